@@ -318,6 +318,18 @@ def test_a_client_that_cannot_be_used_is_a_sentence_and_nothing_starts(
     assert not (bench.folder / "results").exists()
 
 
+def test_a_scenario_that_asks_for_more_hosts_than_there_are_does_not_start(bench: Bench, pair: tuple[str, str]) -> None:
+    bench.env["ENGINEBENCH_CLIENT_TOKEN"] = TOKEN
+    path = bench.folder / bench.scenario("options: {}")
+    path.write_text(path.read_text() + "client_nodes: 3\n")
+    for named, said in ((",".join(pair), "--clients names 2"), ("", "no client is named")):
+        done = bench("run", "s.yaml", "--clients", named)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[0].endswith(f"s.yaml: client_nodes: asks for 3 client hosts, and {said}"), done.stderr
+    on = bench("run", "s.yaml", "--on", "local")
+    assert (on.returncode, "client_nodes: --on starts no client hosts" in on.stderr) == (2, True), on.stderr
+
+
 def test_a_client_needs_a_token_and_a_free_address(bench: Bench, pair: tuple[str, str]) -> None:
     bench.env.pop("ENGINEBENCH_CLIENT_TOKEN", None)
     done = bench("run", bench.scenario("options: {}"), "--clients", pair[0])

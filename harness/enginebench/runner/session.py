@@ -54,7 +54,7 @@ def run_plan(
     for line in lacking.warnings:
         tell.note(f"warning: {line}")
     with contextlib.ExitStack() as stack:
-        hosts = stack.enter_context(client_hosts(clients, f"bench run {plan.scenario.name}"))
+        hosts = stack.enter_context(client_hosts(clients, plan.scenario))
         instruments = stack.enter_context(Instruments())  # first of what is slow: its process takes a while to start
         docker = shared_folder() is None and any(deployment.runtime == "docker" for deployment, _ in plan.launches())
         for line in remove_leftovers(docker=docker):

@@ -44,6 +44,8 @@ class Scenario:
     """Whether the command states `hardware`, and not the file. Then it is not compared with what is here."""
     equal_within: float | None = None
     """The share below which a difference is equal in practice; None: that of each metric."""
+    client_nodes: int | None = None
+    """Hosts that share every load; None: as many as the run is given, or this machine alone."""
     exclusive: bool = True
     """Elsewhere: whether each server start has a node for itself."""
     cores: int = 0

@@ -305,6 +305,11 @@ class ScenarioFile(Strict):
     )
     parity: Parity | None = Field(None, description="Compare the engines' greedy output for the same prompts.")
     quality: Quality | None = Field(None, description="Measure quality beside speed, in the same server: perplexity, divergence, tasks.")
+    client_nodes: Few | None = Field(
+        None,
+        description="Hosts that share every load, in the place of the machine that runs the scenario, where one client cannot hold it: "
+        "as many `bench client`s, which `--clients` names. See [docs/clusters.md](clusters.md#load-from-several-hosts).",
+    )
     placement: PlacementSettings | None = Field(
         None, description="What a server start takes of a node, where `--on` names a cluster; default: a node for itself."
     )

@@ -15,6 +15,7 @@ from enginebench.errors import UserError
 from enginebench.loadgen.remote.host import ClientHost
 from enginebench.loadgen.sharing import ClientLost
 from enginebench.machine.host import facts
+from enginebench.scenario import Scenario
 
 TOKEN_VARIABLE = "ENGINEBENCH_CLIENT_TOKEN"  # noqa: S105  # its name
 _EXAMPLE = "start `bench client --listen HOST:PORT` on each, and write what it prints: --clients TOKEN@HOST:PORT,TOKEN@HOST:PORT"
@@ -56,15 +57,16 @@ def _boot() -> str:
 
 
 @contextlib.contextmanager
-def client_hosts(clients: Sequence[str], purpose: str, wanted: int | None = None) -> Iterator[tuple[ClientHost, ...]]:
-    """The clients, connected. UserError if one of them cannot be. wanted: `client_nodes` of the scenario."""
+def client_hosts(clients: Sequence[str], scenario: Scenario) -> Iterator[tuple[ClientHost, ...]]:
+    """The clients, connected. UserError if one of them cannot be, or if they are not as many as the scenario asks for."""
+    wanted = scenario.client_nodes
     addresses = [address_of(text, "--clients") for text in clients]
     if wanted is not None and len(addresses) != wanted:
         named = f"--clients names {len(addresses)}" if addresses else "no client is named"
-        raise UserError(f"client_nodes: {wanted} asks for {wanted} client hosts, and {named}", key="client_nodes", advice=_EXAMPLE)
+        raise UserError(f"asks for {wanted} client hosts, and {named}", file=scenario.file, key="client_nodes", advice=_EXAMPLE)
     if len({(each.host, each.port) for each in addresses}) < len(addresses):
         raise UserError("--clients names a client twice", advice="start another `bench client`, with a port of its own")
-    hosts = tuple(_host(each, purpose) for each in addresses)
+    hosts = tuple(_host(each, f"bench run {scenario.name}") for each in addresses)
     try:
         for host in hosts:
             try:

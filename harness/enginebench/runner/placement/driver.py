@@ -73,6 +73,9 @@ def _check_elsewhere(plan: Plan) -> None:
     """UserError for what a run does only on its own machine."""
     if plan.scenario.auto is not None:
         raise UserError("repeats: auto looks at results while it runs, which --on does not", advice="state a number: --repeats 5")
+    if plan.scenario.client_nodes is not None:
+        advice = "run it on one machine with --clients, see docs/clusters.md, or leave `client_nodes` out"
+        raise UserError("--on starts no client hosts", file=plan.scenario.file, key="client_nodes", advice=advice)
 
 
 def _unfit(units: list[Unit], placement: Placement) -> dict[str, Choice]:

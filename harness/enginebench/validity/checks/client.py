@@ -25,7 +25,7 @@ SETTLED = Threshold(3, "requests")
 CALIBRATED = Threshold(1.1, "share")
 """Streams in step, with a token every 10 ms, have ten or eleven tokens in one bin of the peak rate."""
 _BIN_NS = 100_000_000
-_MORE = "share the load among {} hosts with `--clients`, or send from more processes with `--client-processes 2`"
+_MORE = "share the load among {0} hosts with `client_nodes: {0}`, or send from more processes with `--client-processes 2`"
 _LAG = (
     "client lag is over {LAG_FLOOR} and over {LAG_OF_TTFT} of TTFT or {LAG_IN_TOKENS} times TPOT, both at their lower quartile (kernel "
     "time stamps: over {LAG_FLOOR} and TPOT)"
