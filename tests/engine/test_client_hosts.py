@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from enginebench.loadgen.remote.host import ClientHost
 from enginebench.loadgen.sharing import ClientLost
 from enginebench.runner.clients.hosts import about_this_machine
 
+from ..slow_way import slow_way  # noqa: TID252  # tests/ is no package
 from .bench import Bench
 
 StartFake = Callable[..., Target]
@@ -175,39 +175,12 @@ def test_the_clock_of_a_host_is_recovered_within_its_stated_error(start_fake: St
         assert [before, *times, after] == sorted([before, *times, after])
 
 
-def delayed(address: str, delay_s: float) -> tuple[str, Callable[[], None]]:
-    """A way to the client on which what it sends takes longer by so much; and what ends it."""
-    host, _, port = address.rpartition(":")
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def pump(source: socket.socket, sink: socket.socket, wait_s: float) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                time.sleep(wait_s)
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = listener.accept()
-                far = socket.create_connection((host, int(port)))
-                for ends in ((near, far, 0.0), (far, near, delay_s)):
-                    threading.Thread(target=pump, args=ends, daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    return f"127.0.0.1:{listener.getsockname()[1]}", listener.close
-
-
-def test_a_way_that_is_slow_in_one_direction_shows_in_the_error(clients: Clients, pair: tuple[str, str]) -> None:
-    address, end = delayed(pair[0], 0.004)
-    host = connected(address)
-    host.connect()
-    try:
+def test_a_way_that_is_slow_in_one_direction_shows_in_the_error(pair: tuple[str, str]) -> None:
+    with slow_way(pair[0], 0.004) as address:
+        host = connected(address)
+        host.connect()
         reading = host.read_clock()
-    finally:
         host.close()
-        end()
     assert reading.error_ns >= 2 * MS, "half of the delay"
     assert abs(reading.offset_ns) <= reading.error_ns, "the clocks are the same"
     assert abs(reading.offset_ns) > MS, "as the delay of the way back"
