@@ -11,7 +11,7 @@ PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit real cluster contracts contracts-exports coverage lint format docs docs-site bench-history bench-scale bench-sequential bench-tune bench-client bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults gpu-kit gpu-rehearsal gpu-test clean
+.PHONY: help quickstart test test-unit real cluster contracts contracts-exports coverage lint format docs docs-site bench-history bench-scale bench-sequential bench-tune bench-client bench-client-hosts bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults gpu-kit gpu-rehearsal gpu-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,9 @@ docs-site: .venv/installed-docs ## build the documentation site in site/; a brok
 
 bench-client: .venv/installed ## how true the load generator's times are, and what they cost (needs a C compiler)
 	$(BIN)/python benchmarks/client.py --rivals --write docs/fidelity.md
+
+bench-client-hosts: .venv/installed ## is a load that several client hosts share the load of one? (as root: each has a clock of its own; needs a C compiler)
+	$(BIN)/python benchmarks/client_hosts.py
 
 bench-overhead: .venv/installed ## what the harness itself costs
 	$(BIN)/python benchmarks/overhead.py
