@@ -9,6 +9,20 @@ from enginebench.records.quality import QualityRecord
 from enginebench.records.schema import SCHEMA
 
 
+@dataclass(frozen=True)
+class NodeStart:
+    """A node of an engine that spans several, besides the first."""
+
+    name: str
+    address: str
+    """At which the others reach it."""
+    install: Install | None = None
+    """The installation of the engine there."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, JSON] = field(default_factory=dict)
+    """Facts about it."""
+
+
 @dataclass
 class Startup:
     """How the engine was started. Filled in step by step, so that a failed start keeps what was known by then."""
@@ -33,6 +47,8 @@ class Startup:
     """Whether the server reported a token count for its first generation."""
     stop_s: float | None = None
     """Seconds that stopping took."""
+    nodes: tuple[NodeStart, ...] = ()
+    """The nodes after the first of an engine that spans several; `Member.node` of the command counts them from 1."""
 
     @property
     def notes(self) -> tuple[str, ...]:

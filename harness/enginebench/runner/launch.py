@@ -24,7 +24,8 @@ from enginebench.runner.http_engine import HttpEngine, attach
 from enginebench.runner.offline import OfflineEngine
 from enginebench.runner.prompts import PromptSource, vocabulary_of
 from enginebench.runner.redaction import mask, redacted_get, secrets_of
-from enginebench.runtime import EngineProcess, LaunchFailed, ProcessGroup, Proof, Started, ThisMachine, passed_on
+from enginebench.runtime import EngineProcess, LaunchFailed, Place, ProcessGroup, Proof, Started, ThisMachine, passed_on
+from enginebench.runtime.nodes import Followers
 from enginebench.runtime.readiness import free_ports, http_get, wait_ready
 
 HOST = "127.0.0.1"
@@ -35,12 +36,13 @@ Say: TypeAlias = Callable[[str], None]
 @contextlib.contextmanager
 def open_engine(
     adapter: Adapter, launch: LaunchRecord, installs: Sequence[Install], *, log: Path, base: Path, say: Say, processes: int = 1,
-    folder: Path | None = None, hosts: Sequence[ClientHost] = (),
+    folder: Path | None = None, hosts: Sequence[ClientHost] = (), others: Followers | None = None,
 ) -> Iterator[Engine]:  # fmt: skip
     """Start the deployment of `launch`, and stop it when the block ends. LaunchFailed with the reason and the end of the log.
     launch: completed step by step, so that the record of a failed start is as complete as possible. base: folder that relative paths of
     checkpoints, data sets and traces start from. say: receives what is being waited for. processes: client processes per load.
-    folder: for temporary files. hosts: clients on other hosts, which the engine's address must be reachable for."""
+    folder: for temporary files. hosts: clients on other hosts, which the engine's address must be reachable for. others: the other nodes of
+    an engine that spans several."""
     deployment, startup = launch.deployment, launch.startup
     prompts = PromptSource(base, deployment.max_context)
     if deployment.runtime == "attach":
@@ -54,7 +56,7 @@ def open_engine(
         else:
             loras = {name: str((base / Path(path).expanduser()).resolve()) for name, path in deployment.loras.items()}
             host = listen_host(hosts) if hosts else HOST
-            group, command = _as_processes(adapter, launch, (checkpoint, draft, loras), log, installs, Path(site), host)
+            group, command = _as_processes(adapter, launch, (checkpoint, draft, loras), log, installs, Path(site), host, others)
         startup.command = command
         try:
             engine = _start(adapter, launch, command, group, prompts, processes, say)
@@ -85,6 +87,7 @@ def _as_processes(
     installs: Sequence[Install],
     folder: Path,
     host: str,
+    others: Followers | None,
 ) -> tuple[ProcessGroup, Launch]:
     """Where processes of this machine are started, and the command. weights: the checkpoint, that of the draft or '', and LoRA adapters.
     host: the address on which they listen."""
@@ -92,10 +95,13 @@ def _as_processes(
     port, *extra = free_ports(host, 1 + adapter.traits(deployment).extra_ports)
     site = Site(host, port, folder, weights[0], tuple(extra), *weights[1:])
     install = startup.install = adapter.choose(deployment, installs)
-    command = adapter.launch(deployment, install, site)
     startup.packages = installed_packages(install.python) if install.python else {}
     startup.inherited = passed_on(os.environ)
-    return ProcessGroup(ThisMachine(site), log), command
+    if others is not None:
+        from enginebench.runner.several_nodes import spread
+
+        return spread(adapter, launch, install, site, log, others)
+    return ProcessGroup(ThisMachine(site), log), adapter.launch(deployment, install, site)
 
 
 def _in_containers(adapter: Adapter, launch: LaunchRecord, checkpoint: str, draft: str, log: Path, say: Say) -> tuple[ProcessGroup, Launch]:
@@ -123,7 +129,7 @@ def _start(
     began = time.monotonic()
     timeout_s = launch.deployment.ready_timeout_s or command.ready_timeout_s
     group.start_members(command)
-    proofs = [_await_member(adapter, member, group, timeout_s, say, began) for member in command.members]
+    proofs = [_await_member(adapter, member, group, timeout_s, say, began) for member in command.members if member.port]
     main = group.start_main(command, piped=offline)
     engine: Engine
     if offline and isinstance(main, EngineProcess):
@@ -132,7 +138,7 @@ def _start(
         target = Target(*group.place.reach(site.port))
         get = redacted_get(http_get(target.host, target.port), secrets_of(launch.deployment))
         wait_ready(adapter, get, group, timeout_s)
-        proofs.append(_prove("", site.port, main, group))
+        proofs.append(_prove("", site.port, main, group.place))
         engine = HttpEngine(adapter, launch, prompts, group, get, command.served_name, target, processes=processes)
     if proofs:
         launch.startup.identity = next((proof.text for proof in proofs if proof.kind != "proven"), proofs[0].text)
@@ -145,17 +151,17 @@ def _await_member(adapter: Adapter, member: Member, group: ProcessGroup, timeout
     say(f"waiting for {member.name}")
     process, prefix = group.members[member.name], f"member {member.name}: "
     try:
-        wait_ready(adapter, http_get(*group.place.reach(member.port)), group, timeout_s, began=began)
+        wait_ready(adapter, http_get(*group.place_of(member).reach(member.port)), group, timeout_s, began=began)
     except LaunchFailed as failure:
         if group.ending:  # names the process that ended
             raise
         raise LaunchFailed(prefix + failure.reason, process.log_tail()) from None
-    return _prove(prefix, member.port, process, group)
+    return _prove(prefix, member.port, process, group.place_of(member))
 
 
-def _prove(prefix: str, port: int, process: Started, group: ProcessGroup) -> Proof:
+def _prove(prefix: str, port: int, process: Started, place: Place) -> Proof:
     """Verify that the port is answered by this process. LaunchFailed if it is answered by another."""
-    proof = group.place.prove(port, process)
+    proof = place.prove(port, process)
     if proof.kind == "foreign":
         raise LaunchFailed(prefix + proof.text, process.log_tail())
     return replace(proof, text=prefix + proof.text) if proof.kind == "unknown" else proof

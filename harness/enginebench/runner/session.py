@@ -25,6 +25,7 @@ from enginebench.runner.quiet import Moment, check_quiet
 from enginebench.runner.sweep import Sweep
 from enginebench.runtime.container.neighbour import shared_folder
 from enginebench.runtime.machine_lease import machine_lease
+from enginebench.runtime.nodes import Followers
 from enginebench.scenario.plan import Plan
 
 
@@ -41,9 +42,10 @@ def run_plan(
     otlp: str | None = None,
     on_event: OnEvent = ignore,
     growth: Growth | None = None,
+    others: Followers | None = None,
 ) -> Run:
-    """Measure every cell of a plan that has no record yet. growth: what adds cells; None: what the scenario asks for. Other arguments and
-    errors: `enginebench.api.run`."""
+    """Measure every cell of a plan that has no record yet. growth: what adds cells; None: what the scenario asks for. others: the other
+    nodes of an engine that spans several. Other arguments and errors: `enginebench.api.run`."""
     began, growth = Moment(), growth or growth_of(plan)
     lacking = preflight(plan)
     if lacking.refused:
@@ -79,7 +81,7 @@ def run_plan(
             check_quiet(began, wait_quiet_s, tell.note)
         Sweep(
             plan, run, plan.registry, installs_of, tell, instruments, client_processes, lease=lease, gpu_users=users, growth=growth,
-            hosts=hosts,
+            hosts=hosts, others=others,
         ).go()  # fmt: skip
     tell.end()
     return run

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from enginebench.adapter import Adapter, Install, Unsupported
 from enginebench.checkpoints import prepare
@@ -35,6 +36,7 @@ from enginebench.runner.quality.assess import assess
 from enginebench.runner.redaction import redacted, secrets_of
 from enginebench.runtime import LaunchFailed, telling_line
 from enginebench.runtime.machine_lease import MachineLease
+from enginebench.runtime.nodes import Followers
 from enginebench.scenario.checkpoint import check_fetched
 from enginebench.scenario.contents import changed, contents_of, hashes
 from enginebench.scenario.plan import Plan, launches_of
@@ -67,6 +69,8 @@ class Sweep:
     """What adds cells when those of the plan are stored."""
     hosts: Sequence[ClientHost] = ()
     """Clients on other hosts, which send the loads in the place of this machine."""
+    others: Followers | None = None
+    """The other nodes of an engine that spans several."""
 
     def go(self) -> None:
         """Measure every cell that is not stored yet. KeyboardInterrupt passes through; what is stored is kept."""
@@ -154,11 +158,10 @@ class Sweep:
         if deployment.runtime != "attach":
             check_fetched(adapter, deployment, self._base())
         log, say = self.run.log(launch.id), partial(self._step, deployment)
-        installs, processes = self.installs(adapter), self.client_processes
-        folder = self.lease.folder if self.lease else None
-        with open_engine(
-            adapter, launch, installs, log=log, base=self._base(), say=say, processes=processes, folder=folder, hosts=self.hosts
-        ) as engine:
+        installs = self.installs(adapter)
+        where: dict[str, Any] = {"log": log, "base": self._base(), "folder": self.lease.folder if self.lease else None}
+        where |= {"hosts": self.hosts, "others": self.others}
+        with open_engine(adapter, launch, installs, **where, say=say, processes=self.client_processes) as engine:
             self._check_outputs(engine, queue.cells[0].load)
             self.run.add_launch(launch)  # already now, in case this process is killed
             self.on_event(EngineReady(deployment, launch.startup.start_s))

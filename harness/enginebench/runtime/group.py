@@ -6,12 +6,12 @@ Each has its own guardian, lease and log, so all of them end with the harness. I
 import contextlib
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from enginebench.adapter import Launch
+from enginebench.adapter import Launch, Member
 from enginebench.runtime.exit_status import LaunchFailed
 from enginebench.runtime.leftovers import unique_tag
 from enginebench.runtime.place import Place, Started
@@ -22,9 +22,10 @@ STOP_GRACE_S = 10.0
 class ProcessGroup:
     """The processes of one launch. A context manager: leaving the block ends all of them, the main process first."""
 
-    def __init__(self, place: Place, log: Path) -> None:
-        """log: of the main process. Members log to <stem>.<member>.log in the same folder."""
+    def __init__(self, place: Place, log: Path, nodes: Sequence[Place] = ()) -> None:
+        """place: of the main process. log: of it; members log to <stem>.<member>.log in the same folder. nodes: those of members."""
         self.place, self.site, self.log = place, place.site, log
+        self._nodes = nodes or (place,)
         self.members: dict[str, Started] = {}
         self.main: Started | None = None
 
@@ -32,12 +33,17 @@ class ProcessGroup:
         """Start launch.members, each in its own subfolder of the site's folder. Raises LaunchFailed with the member's name."""
         for member in launch.members:
             one = Launch(member.argv, launch.served_name, member.env, member.files)
-            site = replace(self.site, port=member.port, folder=self.site.folder / member.name)
+            place = self.place_of(member)
+            site = replace(place.site, port=member.port, folder=self.site.folder / member.name)
             log = self.log.with_name(f"{self.log.stem}.{member.name}{self.log.suffix}")
             try:
-                self.members[member.name] = self.place.start(one, site, log=log, tag=unique_tag(log.stem))
+                self.members[member.name] = place.start(one, site, log=log, tag=unique_tag(log.stem))
             except LaunchFailed as failure:
                 raise LaunchFailed(f"member {member.name}: {failure.reason}", failure.log_tail) from None
+
+    def place_of(self, member: Member) -> Place:
+        """Where it runs."""
+        return self._nodes[member.node]
 
     def start_main(self, launch: Launch, *, piped: bool = False) -> Started:
         """Start launch.argv; see `EngineProcess.start`."""
@@ -85,7 +91,8 @@ class ProcessGroup:
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """End the main process, then all members in parallel, even if one of them fails to end. Further calls do nothing."""
         with contextlib.ExitStack() as stack:
-            stack.callback(self.place.close)
+            for place in (self.place, *self._nodes):
+                stack.callback(place.close)
             for process in self.members.values():
                 stack.callback(process.stop, grace_s)
             for process in self.members.values():

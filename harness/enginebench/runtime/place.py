@@ -8,8 +8,8 @@ from enginebench.adapter import Launch, Site
 from enginebench.runtime.process import EngineProcess
 from enginebench.runtime.readiness import Proof, Watched, verify_listener
 
-Handle: TypeAlias = tuple[Literal["processes", "container"], str]
-"""Id of the guardian process (its descendants are the engine) or of the container."""
+Handle: TypeAlias = tuple[Literal["processes", "container", "elsewhere"], str]
+"""Id of the guardian process (its descendants are the engine) or of the container; or the node where it is out of sight."""
 
 
 class Started(Watched, Protocol):

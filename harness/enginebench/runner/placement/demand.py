@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from enginebench.runner.placement.base import Node
-from enginebench.runner.placement.fitting import gpus_on
+from enginebench.runner.placement.fitting import alike, gpus_on
 from enginebench.runner.placement.unit_data import Unit
 
 
@@ -21,15 +21,18 @@ class Demand:
     nodes: tuple[str, ...]
     cores: int
     gpus: int
+    count: int = 1
+    """Nodes that it takes, each with these resources."""
 
 
 def demands_of(unit: Unit, nodes: Sequence[Node]) -> list[Demand]:
     """The demands that a unit can be started with, on nodes that fit it: one for each kind of node. An exclusive unit takes all cores."""
-    kinds: dict[tuple[int, int], list[str]] = {}
-    for node in nodes:
-        cores = node.cores if unit.exclusive else max(1, unit.cores)
-        kinds.setdefault((cores, gpus_on(unit, node)), []).append(node.name)
-    return [Demand(tuple(names), *kind) for kind, names in kinds.items()]
+    count = unit.deployment.nodes
+    return [
+        Demand(tuple(node.name for node in its), its[0].cores if unit.exclusive else max(1, unit.cores), gpus_on(unit, its[0]), count)
+        for its in alike(unit, nodes)
+        if len(its) >= count
+    ]
 
 
 def next_of(
@@ -38,9 +41,12 @@ def next_of(
     """Position of the unit to hand over now, and its demand; None: wait.
 
     waiting: in the order of the plan. queued: demands of units that the scheduler has, and that have not begun. busy: node -> units that
-    it runs. Of several demands the one whose nodes are least busy.
+    it runs. Of several demands the one whose nodes are least busy. Nothing is handed over behind a demand of several nodes that waits:
+    whatever took one of its nodes would keep it waiting.
     """
     blocked = set(queued)
+    if any(each.count > 1 for each in queued):
+        return None
     for place, (_, demands) in enumerate(waiting):
         free = [each for each in demands if each not in blocked]
         if free:

@@ -26,6 +26,7 @@ from enginebench.runner.placement.demand import Demand, demands_of, next_of
 from enginebench.runner.placement.fitting import choice_of
 from enginebench.runner.placement.ray_nodes import HEAD, ON_NODE, Fleet
 from enginebench.runner.placement.unit_data import Unit
+from enginebench.runner.placement.unit_process import UnitLost
 
 MOST_TRIES = 3
 """A unit is given up when so many nodes were lost under it."""
@@ -44,6 +45,12 @@ class _Job:
     node: str | None = None
     """Where it runs; None: it waits for a free node."""
     ended: bool = False
+    group: Any = None
+    """The placement group of an engine over several nodes."""
+    ranks: list[Any] = field(default_factory=list)
+    """References of the tasks of its further nodes."""
+    why: str = ""
+    """What one of them said."""
 
 
 @dataclass
@@ -65,6 +72,7 @@ class RayPlacement(Placement):
     """A Ray cluster."""
 
     names = ("ray", "local-ray")
+    spans_nodes = True
 
     def __enter__(self) -> Self:
         if find_spec("ray") is None:
@@ -147,7 +155,9 @@ class RayPlacement(Placement):
             place, demand = found
             unit, _ = waiting.pop(place)
             work.waiting.remove(unit)
-            work.jobs[self._submit(unit, demand, mailbox)] = _Job(unit, demand)
+            job = _Job(unit, demand, group=self._group(demand))
+            task = self._place(ray_task.measure, job, 0)
+            work.jobs[task.remote(dump(unit), self._fleet.names, mailbox)] = job
 
     def _placeable(self, work: _Work, intake: Intake) -> list[tuple[Unit, Sequence[Demand]]]:
         """The units that wait, with their demands; those that no node fits any more end."""
@@ -161,12 +171,32 @@ class RayPlacement(Placement):
                 intake.ended(unit, f"no node fits any more: {choice.why_not}")
         return [(unit, work.demands[unit.id]) for unit in work.waiting]
 
-    def _submit(self, unit: Unit, demand: Demand, mailbox: Any) -> Any:
-        ids = [self._fleet.id_of(name) for name in demand.nodes]
-        task = self._ray.remote(ray_task.measure).options(
-            num_cpus=demand.cores, num_gpus=demand.gpus, max_retries=0, name=unit.name, label_selector={ON_NODE: f"in({','.join(ids)})"}
+    def _among(self, demand: Demand) -> dict[str, str]:
+        return {ON_NODE: f"in({','.join(self._fleet.id_of(name) for name in demand.nodes)})"}
+
+    def _group(self, demand: Demand) -> Any:
+        """A node for each bundle; None where one node is enough."""
+        if demand.count == 1:
+            return None
+        bundle = {"CPU": demand.cores} | ({"GPU": demand.gpus} if demand.gpus else {})
+        util: Any = import_module("ray.util")
+        return util.placement_group(
+            [bundle] * demand.count, strategy="STRICT_SPREAD", bundle_label_selector=[self._among(demand)] * demand.count
         )
-        return task.remote(dump(unit), self._fleet.names, mailbox)
+
+    def _place(self, task: Any, job: _Job, rank: int) -> Any:
+        """A task with the resources of a job, on its node of this rank."""
+        demand, where = job.demand, {"label_selector": self._among(job.demand)}
+        if job.group is not None:
+            strategies: Any = import_module("ray.util.scheduling_strategies")
+            where = {"scheduling_strategy": strategies.PlacementGroupSchedulingStrategy(job.group, placement_group_bundle_index=rank)}
+        name = job.unit.name if not rank else f"{job.unit.name}, rank {rank}"
+        return self._ray.remote(task).options(num_cpus=demand.cores, num_gpus=demand.gpus, max_retries=0, name=name, **where)
+
+    def _release(self, job: _Job) -> None:
+        """Give back the nodes of a job that has ended."""
+        if job.group is not None:
+            import_module("ray.util").remove_placement_group(job.group)
 
     def _take(self, work: _Work, mailbox: Any, intake: Intake, patience_s: float) -> None:
         """Store what has come."""
@@ -176,6 +206,11 @@ class RayPlacement(Placement):
             if kind == "started":
                 job.node = self._fleet.names.get(content, content)
                 intake.started(job.unit, job.node)
+            elif kind == "meeting":
+                ranks = range(1, job.demand.count)
+                job.ranks = [
+                    self._place(ray_task.join, job, rank).remote(dump(job.unit), self._fleet.names, rank, content) for rank in ranks
+                ]
             elif kind == "files":
                 intake.store(job.unit, content)
             else:
@@ -187,11 +222,15 @@ class RayPlacement(Placement):
         done, _ = self._ray.wait(list(work.jobs), num_returns=len(work.jobs), timeout=0) if work.jobs else ([], [])
         if done:
             self._take(work, mailbox, intake, 0.01)  # what they sent before they ended
+        self._look_at_ranks(work)
         for ref in done:
             job = work.jobs.pop(ref)
+            self._release(job)
             try:
                 self._ray.get(ref)
                 why = "" if job.ended else "its task ended without a word"
+            except UnitLost as error:
+                why = error.args[0] if error.args else str(error)
             except self._ray.exceptions.RayTaskError as error:  # of ours: another node would not do better
                 job.ended = True
                 intake.ended(job.unit, _last_line(error))
@@ -199,7 +238,20 @@ class RayPlacement(Placement):
             except self._ray.exceptions.RayError as error:
                 why = (str(error).strip().splitlines() or ["?"])[0]
             if why and not job.ended:
-                self._again(work, job, why, intake)
+                self._again(work, job, job.why or why, intake)
+
+    def _look_at_ranks(self, work: _Work) -> None:
+        """A further node that could not come would be waited for in vain."""
+        for ref, job in work.jobs.items():
+            done, job.ranks = self._ray.wait(job.ranks, num_returns=len(job.ranks), timeout=0) if job.ranks else ([], [])
+            for rank in done:
+                try:
+                    said = self._ray.get(rank)
+                except self._ray.exceptions.RayError as error:
+                    said = (str(error).strip().splitlines() or ["?"])[0]
+                if said and not job.ended and not job.why:
+                    job.why = said
+                    self._ray.cancel(ref, force=False)
 
     def _again(self, work: _Work, job: _Job, why: str, intake: Intake) -> None:
         key = job.unit.launch_id
@@ -228,8 +280,9 @@ class RayPlacement(Placement):
             work.waiting.insert(0, replace(job.unit, id=job.unit.next_id))
 
     def _cancel(self, jobs: dict[Any, _Job]) -> None:
-        for ref in jobs:
+        for ref, job in jobs.items():
             self._ray.cancel(ref, force=False)
+            self._release(job)
 
     def _on(self, task: Any, name: str) -> Any:
         return task.options(label_selector={ON_NODE: self._fleet.id_of(name)})

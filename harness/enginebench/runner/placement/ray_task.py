@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import Any, TypeAlias
 
 Item: TypeAlias = tuple[str, str, Any]
-"""Id of a unit, 'started' (with the node's name) or 'files' (with path -> content) or 'ended' (with a problem or '')."""
+"""Id of a unit, 'started' (with the node's name), 'meeting' (with what its other nodes need to come), 'files' (with path -> content) or
+'ended' (with a problem or '')."""
 
 _STATE = ("OMP_NUM_THREADS",)
 """Set by Ray for its own workers."""
@@ -59,9 +61,32 @@ def measure(unit_text: str, names: dict[str, str], mailbox: Any) -> None:
 
     unit = parse_unit(unit_text)
     here = ray.get_runtime_context().get_node_id()
-    env = {name: value for name, value in os.environ.items() if name not in _STATE and not name.startswith("RAY_")}
     send("started", here)
-    send("ended", follow(unit, names.get(here, here), lambda files: send("files", files), env))
+    files, meet = partial(send, "files"), partial(send, "meeting")
+    send("ended", follow(unit, names.get(here, here), files, _env(), meet, _ip()))
+
+
+def join(unit_text: str, names: dict[str, str], rank: int, meeting: str) -> str:
+    """Be a further node of a unit's engine until that ends: '', or why it could not."""
+    import ray
+
+    from enginebench.runner.placement.unit_data import parse_unit
+    from enginebench.runner.placement.unit_process import join as joined
+
+    here = ray.get_runtime_context().get_node_id()
+    return joined(parse_unit(unit_text), names.get(here, here), rank, meeting, _env())
+
+
+def _ip() -> Any:
+    """Address at which other nodes reach this one, as Ray knows it."""
+    import ray
+
+    return ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+
+
+def _env() -> dict[str, str]:
+    """Of a process that is not one of Ray's own."""
+    return {name: value for name, value in os.environ.items() if name not in _STATE and not name.startswith("RAY_")}
 
 
 def install(engine: str) -> str:

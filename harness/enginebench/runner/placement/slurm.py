@@ -27,6 +27,7 @@ class Slurm(Placement):
 
     names = ("slurm",)
     settings = SETTINGS
+    spans_nodes = True
 
     def __enter__(self) -> Self:
         for key in ("poll_s", "most"):

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from enginebench.errors import UserError, did_you_mean
-from enginebench.runner.placement.unit_data import Unit
+from enginebench.runner.placement.unit_data import MEETING, Unit
 
 SETTINGS = {
     "partition": "the partition of the jobs",
@@ -44,6 +44,8 @@ class Shape:
     """0: all of the node."""
     exclusive: bool
     labels: tuple[tuple[str, str], ...]
+    nodes: int = 1
+    """Each with the GPUs and cores above."""
 
 
 def shape(unit: Unit, devices: bool = False) -> Shape:
@@ -52,8 +54,8 @@ def shape(unit: Unit, devices: bool = False) -> Shape:
     if unknown := [key for key in labels if key not in LABELS]:
         key = unknown[0]
         raise UserError(f"node: {key}: {labels[key]} means nothing to Slurm", key=f"node.{key}", advice=did_you_mean(key, LABELS))
-    gpus = unit.gpus if unit.needs_gpus or devices or "gpu" in labels else 0
-    return Shape(gpus, unit.cores, unit.exclusive, tuple(sorted(labels.items())))
+    gpus = unit.gpus_each if unit.needs_gpus or devices or "gpu" in labels else 0
+    return Shape(gpus, unit.cores, unit.exclusive, tuple(sorted(labels.items())), unit.deployment.nodes)
 
 
 def arrays(units: Sequence[Unit], most: int, *, devices: bool = False) -> Iterator[tuple[Shape, list[Unit]]]:
@@ -72,6 +74,7 @@ def script(what: Shape, units: Sequence[Unit], folder: Path, settings: Mapping[s
     python = shlex.quote(settings.get("python") or sys.executable)
     setup = f"{settings['setup']}\n" if settings.get("setup") else ""
     cores = f" --cores {what.cores}" if what.cores and not what.exclusive else ""
+    others = _others(what, python) if what.nodes > 1 else ""
     return f"""#!/bin/bash
 {options}
 units=(
@@ -79,8 +82,22 @@ units=(
 )
 unit=${{units[$SLURM_ARRAY_TASK_ID]}}
 cd {shlex.quote(str(folder))} || exit 1
-{setup}exec {python} -m enginebench.runner.placement.unit "units/$unit.json" --into "runs/$unit" --node "$SLURMD_NODENAME"{cores}
+{setup}{others}exec {python} -m enginebench.runner.placement.unit "units/$unit.json" --into "runs/$unit" --node "$SLURMD_NODENAME"{cores}
 """
+
+
+def _others(what: Shape, python: str) -> str:
+    """The lines that start a process on every further node of the job; it ends with the one on the first."""
+    rank = f"""exec {python} -m enginebench.runner.placement.rank "units/$0.json" --meeting "runs/$0/{MEETING}" """
+    rank += """--head "$SLURM_LAUNCH_NODE_IPADDR" --rank $((SLURM_PROCID + 1)) --node "$SLURMD_NODENAME" """
+    gpus = f" --gres={_gres(what)}" if what.gpus else ""
+    step = f"srun --relative=1 --nodes={what.nodes - 1} --ntasks={what.nodes - 1} --ntasks-per-node=1 --cpu-bind=none --mpi=none{gpus}"
+    return f'{step} bash -c {shlex.quote(rank.strip())} "$unit" &\n'
+
+
+def _gres(what: Shape) -> str:
+    labels = dict(what.labels)
+    return f"gpu:{labels['gpu']}:{what.gpus}" if "gpu" in labels else f"gpu:{what.gpus}"
 
 
 def _comment(name: str) -> str:
@@ -92,7 +109,7 @@ def _options(what: Shape, count: int, folder: Path, settings: Mapping[str, str])
     at_once = f"%{settings['most']}" if settings.get("most") else ""
     yield f"--job-name=bench-{folder.name}"
     yield f"--array=0-{count - 1}{at_once}"
-    yield "--nodes=1"
+    yield f"--nodes={what.nodes}"
     yield "--ntasks-per-node=1"
     if what.exclusive or not what.cores:
         yield "--exclusive"
@@ -100,8 +117,7 @@ def _options(what: Shape, count: int, folder: Path, settings: Mapping[str, str])
     else:
         yield f"--cpus-per-task={what.cores}"
     if what.gpus:
-        kind = f"{labels['gpu']}:" if "gpu" in labels else ""
-        yield f"--gres=gpu:{kind}{what.gpus}"
+        yield f"--gres={_gres(what)}"
     for key, option in (("name", "nodelist"), ("feature", "constraint")):
         if key in labels:
             yield f"--{option}={labels[key]}"

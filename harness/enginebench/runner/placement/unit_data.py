@@ -17,6 +17,8 @@ from enginebench.records.schema import SCHEMA, StoredLoad, StoredSearch, dump, p
 
 ENDED, NODE, INPUTS = "ended.json", "node.json", "inputs"
 """Files of a unit's folder, and the folder of the data files that came with the unit."""
+MEETING = "meeting.json"
+"""Where the node that measures waits for the other nodes of its engine, and the key with which they come; gone when they have come."""
 VERSION = __version__
 
 
@@ -58,7 +60,7 @@ class Unit:
     adapter: Mapping[str, str] = field(default_factory=dict)
     """Path -> source of each file of its adapter, if that is not built in."""
     gpus: int = 0
-    """Devices that it takes where there are any."""
+    """Devices that it takes where there are any, on all of its nodes together."""
     needs_gpus: bool = False
     """Whether it cannot run without them."""
     exclusive: bool = True
@@ -87,6 +89,11 @@ class Unit:
         """Id of the next try."""
         head, _, number = self.id.rpartition("-")
         return f"{head}-{int(number) + 1}"
+
+    @property
+    def gpus_each(self) -> int:
+        """Devices on each of its nodes."""
+        return self.gpus // self.deployment.nodes
 
     @property
     def cells(self) -> tuple[Cell, ...]:
