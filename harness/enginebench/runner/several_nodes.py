@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from enginebench.adapter import Adapter, Install, Launch, Member, Node, Site
+from enginebench.adapter import Adapter, Install, Launch, Member, Node, Site, Unsupported
 from enginebench.domain import plain
 from enginebench.records.launch import LaunchRecord, NodeStart
 from enginebench.runtime import Place, ProcessGroup, ThisMachine, free_ports
@@ -27,6 +27,10 @@ def spread(
     there = (Node(each.address, tuple(reply["ports"])) for each, reply in zip(others, ready, strict=True))
     site = replace(site, ports=own, nodes=(Node(others.address, own), *there))
     command = adapter.launch(deployment, install, site)
+    if not any(member.node for member in command.members):
+        raise Unsupported(
+            f"{adapter.title} starts its ranks on other nodes by MPI, for which there is no way yet: only `bench plan` shows it"
+        )
     told = others.ask("launch", nodes=plain(site.nodes))
     theirs = {member.name: member for reply in told for member in map(_member, reply["members"])}
     launch.startup.nodes = tuple(

@@ -153,4 +153,4 @@ def test_without_a_cluster_it_is_refused_in_one_sentence(tmp_path: Path) -> None
     (missing,) = preflight(plan(file)).missing
     assert (missing.what, missing.fix) == ("2 nodes for one engine", "--on CLUSTER, see docs/clusters.md")
     (placed,) = placing(plan(file, elsewhere=True), "local")
-    assert (placed.nodes, placed.why_not) == ((), "--on local starts an engine on one node only")
+    assert (placed.nodes, placed.why_not) == ((), "--on local starts an engine on one node only; several need --on ray or --on slurm")

@@ -94,7 +94,7 @@ class Placement(ABC):
 
     def choices_of(self, units: Sequence[Unit]) -> Sequence[Choice]:
         """`choices`; for a unit over several nodes, where it can have only one, why not."""
-        why_not = f"--on {self.on} starts an engine on one node only"
+        why_not = f"--on {self.on} starts an engine on one node only; several need --on ray or --on slurm"
         one = [unit for unit in units if unit.deployment.nodes == 1 or self.spans_nodes]
         found = iter(self.choices(one) if one else ())
         return [next(found) if unit in one else Choice(why_not=why_not) for unit in units]
