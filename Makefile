@@ -5,6 +5,8 @@ PIP := $(PYTHON) -m pip --disable-pip-version-check --python $(BIN)/python
 # The tests of a file share a server, a daemon or a browser, so they stay on one worker. In this order the long files come first.
 BESIDE := 'not long and not alone and not engines and not cluster'
 ALONE := 'alone and not long and not cluster'
+# Only files with such a test are collected, unless PYTEST names files: to collect seven thousand tests takes seconds.
+ALONE_IN = $(if $(findstring tests/,$(PYTEST)),,$(shell grep -rl --include='test_*.py' 'mark\.alone' tests))
 PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 
 # The tests start `bench` some hundred times, and without byte code each would compile all that it imports.
@@ -27,7 +29,7 @@ AGAIN := -n 0 --last-failed --last-failed-no-failures none --maxfail 1
 test: .venv/installed-dev ## install and run the tests, real llama.cpp included (WORKERS=2, PYTEST='-k word')
 	$(BIN)/bench engines install llamacpp
 	$(BIN)/pytest $(PARALLEL) -m $(BESIDE) $(PYTEST) || $(BIN)/pytest -m $(BESIDE) $(PYTEST) $(AGAIN)
-	$(BIN)/pytest -m $(ALONE) $(PYTEST) || test $$? -eq 5 || $(BIN)/pytest -m $(ALONE) $(PYTEST) $(AGAIN)
+	$(BIN)/pytest -m $(ALONE) $(PYTEST) $(ALONE_IN) || test $$? -eq 5 || $(BIN)/pytest -m $(ALONE) $(PYTEST) $(ALONE_IN) $(AGAIN)
 
 test-unit: .venv/installed-dev ## the unit tests: no sockets, no engines, a minute on two cores
 	$(BIN)/pytest tests/unit $(PARALLEL) $(PYTEST)

@@ -43,8 +43,9 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config) -> None:
     """Before the first worker starts."""
-    from . import byte_code
+    from . import byte_code, forked_bench
 
+    forked_bench.start()
     byte_code.make(config)
 
 

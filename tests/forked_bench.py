@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 LATER = (
@@ -19,39 +20,37 @@ LATER = (
 """What functions import when they are called."""
 
 
-_socket: list[str] = []
+SHARED = "BENCH_FORKS"
+"""The environment variable with the socket of the process that forks: one for all workers of pytest-xdist."""
 
 
 def bench_argv(*arguments: str) -> list[str]:
-    """What to start in place of `python -m enginebench ARGUMENT...`. The first call starts the process that forks."""
-    if not _socket:
-        _socket.append(_start())
-    return [sys.executable, "-I", "-S", __file__, *_socket, *arguments]
+    """What to start in place of `python -m enginebench ARGUMENT...`. The first call starts the process that forks, if there is none."""
+    if SHARED not in os.environ:
+        start()
+    path, deadline = Path(os.environ[SHARED]), time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline, "if it has ended, its traceback is above"
+        time.sleep(0.01)
+    return [sys.executable, "-I", "-S", __file__, str(path), *arguments]
 
 
-def _start() -> str:
+def start() -> None:
+    """Start the process that forks, which ends with this one. It is ready once its socket is there."""
     import atexit
     import shutil
     import subprocess
     import tempfile
-    import time
 
     folder = tempfile.mkdtemp(prefix="bench-")
-    path = f"{folder}/socket"
-    server = subprocess.Popen([sys.executable, __file__, "serve", path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen([sys.executable, __file__, "serve", f"{folder}/socket"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    os.environ[SHARED] = f"{folder}/socket"
 
     @atexit.register
     def stop() -> None:
         server.kill()
         server.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-    deadline = time.monotonic() + 60
-    while not Path(path).exists():
-        assert server.poll() is None, "its traceback is above"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return path
 
 
 def call(path: str, arguments: list[str]) -> int:
