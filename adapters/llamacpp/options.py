@@ -20,6 +20,10 @@ SPECULATION: Mapping[eb.SpeculationMethod, str] = {
 }  # fmt: skip
 """Method of `speculation` -> llama.cpp's."""
 
+SPARE_CONNECTIONS = 24
+"""More than an open loop and what scrapes the server keep open. Each holds a thread of its HTTP server even when idle, and requests beyond
+them wait until one is closed, after 5 s."""
+
 Server = Literal["xllamacpp", "llama-server", "llama-cpp-python"]
 KVType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
@@ -91,6 +95,7 @@ def server_flags(deployment: eb.Deployment, options: LlamaCppOptions, checkpoint
     # -c is the total over all slots. Without -np the server takes 4 slots and one unified pool, whatever the load needs, and
     # without `-fit off` it silently lowers context or offload until the model fits.
     flags = ["-m", checkpoint, "-a", deployment.model, "-c", str(slots * deployment.max_context), "-np", str(slots)]
+    flags += ["--threads-http", str(slots + SPARE_CONNECTIONS)]
     flags += ["--kv-unified" if options.unified_kv else "--no-kv-unified", "-fit", "off", "--metrics", "--offline"]
     if not options.prefix_cache:
         flags += ["--no-cache-prompt", "--cache-ram", "0"]  # two caches: the slots' KV, and finished prompts in host RAM

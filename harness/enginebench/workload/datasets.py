@@ -243,9 +243,26 @@ def _batched(body: Mapping[str, Any], left_out: Counter[str]) -> Iterator[Turn]:
     said = body.get("messages") if body.get("messages") is not None else body.get("input")
     if isinstance(said, list) and said and all(isinstance(each, dict) for each in said):
         texts = [_text(message.get("content"), left_out) for message in said]
-        yield Turn("\n\n".join(filter(None, texts)), None, tokens, messages=json.dumps(said), form=_form(body))
+        messages = [message | {"content": _parts(message.get("content"))} for message in said]
+        yield Turn("\n\n".join(filter(None, texts)), None, tokens, messages=json.dumps(messages), form=_form(body))
     elif isinstance(text := said if isinstance(said, str) else body.get("prompt"), str) and text:
         yield Turn(_clean(text), None, tokens, form=_form(body))
+
+
+def _parts(content: Any) -> Any:
+    """A content of the responses route in the notation of the chat route; others as they are."""
+    if not isinstance(content, list):
+        return content
+    found: list[Any] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in ("input_text", "output_text"):
+            found.append({"type": "text", "text": part.get("text", "")})
+        elif kind == "input_image" and isinstance(part.get("image_url"), str):
+            found.append({"type": "image_url", "image_url": {"url": part["image_url"]}})
+        else:
+            found.append(part)
+    return found
 
 
 def _form(row: Mapping[str, Any]) -> str:

@@ -3,15 +3,17 @@
 Cheap enough for a plan: files are read once. Does not know tokenizers, and asks no server and no hub.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from enginebench.dialects.form import parts_of
 from enginebench.domain import DrawnLoad, Load, TraceReplay, fields_of
 from enginebench.errors import UserError
 from enginebench.workload.arrivals import due_times, due_within
-from enginebench.workload.datasets import is_data_set, known_records
+from enginebench.workload.datasets import is_data_set, known_records, read_records
 from enginebench.workload.forms import check_form
 from enginebench.workload.lengths import Lengths
 from enginebench.workload.traces import Trace, read_trace
@@ -84,12 +86,25 @@ def _expected(load: Load, base: Path) -> float:
 def _check_records(load: Load, base: Path) -> None:
     """A cold load needs a record for each of its requests; a closed loop with a duration sends as many as there are."""
     records = known_records(load.prompts, base)
+    if load.api in ("responses", "messages") and records is not None:
+        _check_parts(load, base)
     if records is None or load.prefix_cache != "cold" or (load.duration_s is not None and not load.open_loop):
         return
     wanted = natural_count(load, base) or load.requests
     if wanted > records:
         advice = "ask for fewer requests, or write 'prefix_cache: allowed' to send them again"
         raise UserError(f"{load.prompts} has {records:,} records, and {wanted:,} requests are wanted", key="prompts", advice=advice)
+
+
+def _check_parts(load: Load, base: Path) -> None:
+    """UserError for a request of a batch file with parts of messages that this route is not sent here, such as sound."""
+    for record in read_records(load.prompts, base):
+        for message in json.loads(record[0].messages or "[]"):
+            try:
+                parts_of(message.get("content"))
+            except ValueError as error:
+                advice = "write 'api: chat', which is sent messages as they are"
+                raise UserError(f"{load.prompts}: {error}", key="api", advice=advice) from None
 
 
 def largest_request(load: Load, base: Path) -> int | None:

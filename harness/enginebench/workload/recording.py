@@ -66,7 +66,7 @@ class TraceFormat:
 
 def count_of(value: Any) -> int:
     """A number of tokens, written as a whole number or as a float that is one. ValueError for anything else."""
-    number = float(value)
+    number = math.nan if isinstance(value, bool) else float(value)
     if not (number.is_integer() and 0 <= number <= MAX_TOKENS):
         raise ValueError(f"invalid number of tokens {value}")
     return int(number)
@@ -74,7 +74,7 @@ def count_of(value: Any) -> int:
 
 def time_of(value: Any) -> float:
     """A time as a number. ValueError for anything else."""
-    number = float(value)
+    number = math.nan if isinstance(value, bool) else float(value)
     if not math.isfinite(number):
         raise ValueError(f"invalid time {value}")
     return number
@@ -94,5 +94,7 @@ def ids_of(value: Any, name: str) -> tuple[int, ...]:
 
 
 def fitting(blocks: Sequence[Hashable], tokens: int, block_tokens: int) -> tuple[Hashable, ...]:
-    """The blocks that a prompt of so many tokens begins with: what is beyond its length is left out."""
-    return tuple(blocks[: math.ceil(tokens / block_tokens)])
+    """The blocks that a prompt of so many tokens begins with: what is beyond its length is left out. ValueError for blocks of no tokens."""
+    if blocks and not block_tokens:
+        raise ValueError("the blocks of a prompt have no tokens")
+    return tuple(blocks[: math.ceil(tokens / max(1, block_tokens))])

@@ -70,6 +70,8 @@ class _Rows:
         self._start = self.line
         if self.table:
             self._columns = [name.strip() for name in next(csv.reader([first]), [])]
+            if twice := next((name for name in self._columns if name and self._columns.count(name) > 1), None):
+                raise UserError(f"two columns are called {twice}", file=file, line=self.line, advice="keep the one that is meant")
             self.keys: frozenset[str] = frozenset(self._columns)
             self._rows = self._of_table(lines)
         else:

@@ -62,9 +62,9 @@ def _places(entries: Sequence[Entry], file: Path) -> dict[Hashable, int]:
     counts = Counter(entry.id for entry in entries if entry.id is not None)
     for entry in entries:
         if (name := next((name for name in entry.after if counts[name] > 1), None)) is not None:
-            text = name[-1] if isinstance(name, tuple) else name
             advice = "give every request an id of its own"
-            raise UserError(f"a request waits for {text}, and {counts[name]} requests of the trace are called so", file=file, advice=advice)
+            message = f"a request waits for {_shown(name)}, and {counts[name]} requests of the trace are called so"
+            raise UserError(message, file=file, advice=advice)
     return {entry.id: row for row, entry in enumerate(entries) if entry.id is not None}
 
 
@@ -86,5 +86,10 @@ def _in_order(rows: Sequence[int], parents: Sequence[Sequence[int]], entries: Se
                 heapq.heappush(ready, (entries[other].time, other))
     if len(order) < len(rows):
         name = entries[next(row for row in rows if missing[row])].id
-        raise UserError(f"request {name} of the trace waits for itself", file=file, advice="check what it says it waits for")
+        raise UserError(f"request {_shown(name)} of the trace waits for itself", file=file, advice="check what it says it waits for")
     return order
+
+
+def _shown(name: Hashable) -> Hashable:
+    """An id as the file has it: readers put a kind in front of some."""
+    return name[-1] if isinstance(name, tuple) else name

@@ -56,7 +56,10 @@ def flags_of(options: Mapping[str, JSON], spread: Parallelism = ONE) -> str:
     return words(start(llama(options, spread=spread), LLAMA_SERVER)).removeprefix("/opt/llama-server --host 127.0.0.1 --port 8123 ")
 
 
-BASE = "-m /m/t.gguf -a tiny -c 2048 -np 4 --no-kv-unified -fit off --metrics --offline --no-cache-prompt --cache-ram 0 -ngl all -ts 1"
+BASE = (
+    "-m /m/t.gguf -a tiny -c 2048 -np 4 --threads-http 28 --no-kv-unified -fit off --metrics --offline --no-cache-prompt --cache-ram 0 "
+    "-ngl all -ts 1"
+)
 BARE = BASE.removesuffix(" -ts 1")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from enginebench.checkpoints.tokenizer import word_tokenizer
 from enginebench.checkpoints.vocabulary import Vocabulary, is_plain
-from enginebench.domain import Load, kind_of
+from enginebench.domain import ClosedLoop, Load, kind_of
 from enginebench.errors import UserError
 from enginebench.workload import Prompt, TextScale, check, make_prompts
 from enginebench.workload.datasets import Reference, Turn, parse_reference, read_records
@@ -367,3 +367,27 @@ def test_tools_of_a_conversation_are_sent_with_its_system_turn_and_list_contents
     assert prompt.form is not None
     assert prompt.form.tools == (TOOL,)
     assert read_records("jsonl:data.jsonl", tmp_path).left_out == {"parts that are not text": 1, "tool calls": 1}
+
+
+SAID = [{"type": "input_text", "text": "what is"}, {"type": "input_image", "image_url": "data:image/png;base64,AA"}]
+SPOKEN = [{"type": "text", "text": "hear"}, {"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}]
+
+
+def test_a_batch_for_the_responses_route_is_read_in_the_notation_of_the_chat_route(tmp_path: Path) -> None:
+    line = {"custom_id": "a", "url": "/v1/responses", "body": {"input": [{"role": "user", "content": SAID}], "max_output_tokens": 4}}
+    (tmp_path / "b.jsonl").write_text(json.dumps(line) + "\n")
+    ((turn,),) = read_records("jsonl:b.jsonl", tmp_path)
+    parts = [{"type": "text", "text": "what is"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}]
+    assert json.loads(turn.messages) == [{"role": "user", "content": parts}]
+    assert (turn.text, turn.answer_tokens) == ("what is", 4)
+
+
+@pytest.mark.parametrize("api", ["responses", "messages"])
+def test_parts_that_a_route_is_not_sent_are_refused_before_the_run(tmp_path: Path, api: Any) -> None:
+    line = {"custom_id": "a", "body": {"messages": [{"role": "user", "content": SPOKEN}], "max_tokens": 4}}
+    (tmp_path / "b.jsonl").write_text(json.dumps(line) + "\n")
+    load = ClosedLoop(requests=1, prompts="jsonl:b.jsonl", input_tokens="data", output_tokens="data", api=api)
+    with pytest.raises(UserError, match="a part of a message is of kind 'input_audio'") as caught:
+        check(load, tmp_path)
+    assert (caught.value.key, "api: chat" in (caught.value.advice or "")) == ("api", True)
+    check(replace(load, api="chat"), tmp_path)

@@ -367,6 +367,12 @@ def test_shared_contexts_need_a_prefix_cache_that_is_allowed(tmp_path: Path) -> 
         ("x", jsonl({"schema": "dynamo.request.trace.v2", "event_type": "request_end", "event_time_unix_ms": 1}), 1, "is not dynamo"),
         ("x", '{"resourceSpans": [{"scopeSpans": [{"spans": [{"attributes": 3}]}]}]}', 1, "invalid row"),
         ("x", "[1, 2]", 1, "not a JSON object"),
+        ("x", jsonl({"timestamp": 0, "input_length": True, "output_length": 1}), 1, "invalid number of tokens True"),
+        ("x", jsonl({"timestamp": True, "input_length": 1, "output_length": 1}), 1, "invalid time True"),
+        ("x", jsonl({"request_id": "b", "wait_for": "abc", "input_length": 1, "output_length": 1}), 1, "wait_for is not a list"),
+        ("x", jsonl({"request_id": "b", "wait_for": ["b"], "input_length": 1, "output_length": 1}), None, "request b of the trace waits"),
+        ("x", "arrived_at,num_prefill_tokens,num_decode_tokens,block_size,block_hash_ids\n0,32,8,0,1\n", 2, "have no tokens"),
+        ("x", "TIMESTAMP,ContextTokens,ContextTokens,GeneratedTokens\n", 1, "two columns are called ContextTokens"),
         ("x", '{"input_length": 3,\n "output_length": 2,\n oops}', 3, "invalid row"),
     ],
 )
@@ -455,3 +461,23 @@ def test_dates_have_no_unit_that_could_be_stated(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="are dates or have a unit of their own") as caught:
         read_trace(written(tmp_path, azure.text), Path(), "ms")
     assert (caught.value.key, caught.value.advice) == ("time_unit", "leave `time_unit` out")
+
+
+BURST = "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+VIDUR = "arrived_at,num_prefill_tokens,num_decode_tokens,session_id\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "delay_s"),
+    [
+        (BURST + "9,a,1,x,30,4,7,Conversation log\n2,a,3,x,3,4,7,Conversation log\n", 4.0),
+        (VIDUR + "9,30,4,7\n2,3,4,7\n", None),
+        (jsonl(*({"chat_id": i, "parent_chat_id": -1 if i == 0 else 0, "timestamp": 2.0 + 7 * i, "input_length": 3 + 27 * i,
+                  "output_length": 4} for i in (1, 0))), None),
+    ],
+    ids=["burstgpt", "vidur", "bailian"],
+)  # fmt: skip
+def test_turns_follow_by_their_times_and_not_by_their_rows(tmp_path: Path, text: str, delay_s: float | None) -> None:
+    trace = read_trace(written(tmp_path, text), Path())
+    assert trace.input_tokens.tolist() == [3, 30]
+    assert (trace.own_s.tolist(), trace.waits[1].rows, trace.waits[1].delay_s) == ([0, 7], (0,), delay_s)

@@ -4,23 +4,26 @@ Turns of a conversation follow one another: each after the answer to the one bef
 and for the API's log, every request is sent at its time.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
 
 from enginebench.workload.recording import Entry, Row, TraceFormat, count_of, time_of
 
 
 def _read(rows: Iterable[Row]) -> Iterator[Entry]:
-    turns: dict[str, tuple[int, float]] = {}
+    turns: list[tuple[str, float, Entry]] = []
     for number, row in enumerate(rows):
         time, session, elapsed = time_of(row["Timestamp"]), row.get("Session ID"), row.get("Elapsed time")
-        after: tuple[int, ...] = ()
-        delay = None
+        entry = Entry(time, count_of(row["Request tokens"]), count_of(row["Response tokens"]), id=number)
         if session and elapsed and row.get("Log Type") == "Conversation log":
-            before = turns.get(session)
-            if before is not None:
-                after, delay = (before[0],), max(0.0, time - before[1])
-            turns[session] = number, time + time_of(elapsed)
-        yield Entry(time, count_of(row["Request tokens"]), count_of(row["Response tokens"]), id=number, after=after, delay=delay)
+            turns.append((session, time + time_of(elapsed), entry))
+        else:
+            yield entry
+    last: dict[str, tuple[Hashable, float]] = {}
+    for session, end, entry in sorted(turns, key=lambda turn: turn[2].time):
+        before = last.get(session)
+        yield entry if before is None else replace(entry, after=(before[0],), delay=max(0.0, entry.time - before[1]))
+        last[session] = entry.id, end
 
 
 FORMAT = TraceFormat(

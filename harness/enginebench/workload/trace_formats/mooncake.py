@@ -32,7 +32,10 @@ def _entry(row: Row, number: int, times: dict[Hashable, float]) -> Entry:
     blocks = ids_of([] if given is None else given, "hash_ids")
     if blocks and len(blocks) not in (tokens // size, math.ceil(tokens / size)):
         raise ValueError(f"{len(blocks)} hash_ids for {tokens} tokens cannot be blocks of {size}")
-    after = tuple(("id", name) for name in row.get("wait_for") or ())
+    given_after = row.get("wait_for") or ()
+    if not isinstance(given_after, list | tuple):
+        raise ValueError("wait_for is not a list of request_ids")
+    after = tuple(("id", name) for name in given_after)
     if row.get("timestamp") is not None or not (after or row.get("session_id") is not None):
         time = time_of(row["timestamp"])
     else:  # it has no time of its own: about that of what it waits for
