@@ -57,8 +57,12 @@ class RunContext:
             return None
         launch = self.launches.get(cell.launch_id)
         measured = launch.machine if launch is not None and launch.machine else self.record.machine
-        facts = {} if cell.deployment.runtime == "attach" else measured  # those of the client say nothing of the server
-        return machine_of_run(facts, self.record.scenario.get("hardware"), cell.traits.gpus)
+        attached = cell.deployment.runtime == "attach"  # what the client's machine is says nothing of the server
+        key = None if attached else id(measured), cell.traits.gpus
+        if key not in self._known_machines:
+            facts = {} if attached else measured
+            self._known_machines[key] = machine_of_run(facts, self.record.scenario.get("hardware"), cell.traits.gpus)
+        return self._known_machines[key]
 
     def limits(self, cell: CellRecord, machine: Machine) -> DeploymentLimits:
         """The physical limits of the cell's deployment on the machine. Raises `UnknownLimit`."""
@@ -71,6 +75,11 @@ class RunContext:
         if key not in self._known_limits:
             self._known_limits[key] = MachineLimits(machine).of(cell.deployment, kv_dtype)
         return self._known_limits[key]
+
+    @cached_property
+    def _known_machines(self) -> dict[tuple[int | None, int | None], Machine | None]:
+        """By the facts, which live as long as this, and the devices of the deployment: a run has few of either and many cells."""
+        return {}
 
     @cached_property
     def _known_limits(self) -> dict[str, DeploymentLimits]:
