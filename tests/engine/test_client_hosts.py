@@ -9,16 +9,20 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from enginebench.dialects import OpenAIChat, OpenAICompletions
+from enginebench.domain import JSON
 from enginebench.loadgen import LoadResult, LoadSpec, Progress, Target, WireRequest, run_load
+from enginebench.loadgen.health import Vitals
+from enginebench.loadgen.remote.agent import Agent
 from enginebench.loadgen.remote.host import ClientHost
 from enginebench.loadgen.sharing import ClientLost
 from enginebench.runner.clients.hosts import about_this_machine
@@ -69,10 +73,29 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     started.close()
 
 
+@contextmanager
+def watch_nothing(_: Mapping[str, JSON]) -> Iterator[Callable[[list[Vitals]], dict[str, JSON]]]:
+    yield lambda _: {}
+
+
 @pytest.fixture(scope="module")
-def pair(clients: Clients) -> tuple[str, str]:
-    """Two that stay."""
-    return clients.start(), clients.start()
+def pair() -> Iterator[tuple[str, str]]:
+    """Two that stay: agents of this process, whose client processes are their own. They take no telemetry."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        threads = [threading.Thread(target=serve, args=(each,)) for each in listeners]
+        for thread in threads:
+            thread.start()
+        first, second = (f"127.0.0.1:{each.getsockname()[1]}" for each in listeners)
+        yield first, second
+        for each, thread in zip(listeners, threads, strict=True):
+            each.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def serve(listener: socket.socket) -> None:
+    with suppress(OSError):  # at the end of the tests
+        Agent(TOKEN, about_this_machine(), watch_nothing, lambda _: None).serve(listener)
 
 
 def connected(address: str, token: str = TOKEN) -> ClientHost:
@@ -262,7 +285,7 @@ def test_a_run_stores_its_clients_and_a_lost_one_costs_the_cell_in_flight(
     assert cells[4]["status"] == "ok"
     assert [(host["name"], host["streams"], host["requests"]) for host in cells[4]["client"]["hosts"]] == [(pair[0], 2, 4), (doomed, 2, 4)]
     assert all(abs(host["offset_ms"]) <= host["error_ms"] < 5 for host in cells[4]["client"]["hosts"])
-    assert {host["telemetry"][0]["kind"] for host in cells[4]["client"]["hosts"]} == {"host"}
+    assert [[subject["kind"] for subject in host["telemetry"]] for host in cells[4]["client"]["hosts"]] == [[], ["host"]]
     assert cells[2]["status"] == "failed"
     assert re.fullmatch(f"client {doomed} does not answer: .* during the cell", str(cells[2]["reason"]))
     again = send(load(start_fake(*QUICK), wire(8), 2), pair[0])
