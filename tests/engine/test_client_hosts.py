@@ -25,6 +25,9 @@ from enginebench.loadgen.health import Vitals
 from enginebench.loadgen.remote.agent import Agent
 from enginebench.loadgen.remote.host import ClientHost
 from enginebench.loadgen.sharing import ClientLost
+from enginebench.report.run import open_run
+from enginebench.report.sample_summary import SampleSummary
+from enginebench.report.sections.provenance import provenance
 from enginebench.runner.clients.hosts import about_this_machine
 
 from ..slow_way import slow_way  # noqa: TID252  # tests/ is no package
@@ -213,6 +216,20 @@ def test_a_way_that_is_slow_in_one_direction_shows_in_the_error(pair: tuple[str,
 
 
 @pytest.mark.long
+def test_a_client_that_falls_silent_is_given_up(start_fake: StartFake, clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a host that has lost its network: the connection stays open."""
+    monkeypatch.setattr("enginebench.loadgen.remote.worker.SILENCE_S", 1.5)
+    doomed = clients.start()
+
+    def freeze(progress: Progress) -> None:
+        if progress.ended >= 2:
+            clients.processes[doomed].send_signal(signal.SIGSTOP)
+
+    with pytest.raises(ClientLost, match=f"client {doomed} was lost: silent for 1.5 s"):
+        send(load(start_fake("--ttft-ms", "20", "--itl-ms", "5"), wire(4000), 4), doomed, on_progress=freeze)
+
+
+@pytest.mark.long
 def test_a_run_that_is_killed_leaves_the_client_free(start_fake: StartFake, bench: Bench, pair: tuple[str, str]) -> None:
     bench.env["ENGINEBENCH_CLIENT_TOKEN"] = TOKEN
     running = bench.start("run", long_second_load(bench), "--clients", pair[0], "--no-html")
@@ -291,6 +308,9 @@ def test_a_run_stores_its_clients_and_a_lost_one_costs_the_cell_in_flight(
     again = send(load(start_fake(*QUICK), wire(8), 2), pair[0])
     assert len(again.samples) == 8, "the other one stopped its part, and serves on"
     assert TOKEN not in "".join(file.read_text(errors="replace") for file in bench.run_folder().rglob("*.json"))
+    clock = cells[4]["client"]["hosts"][1]["offset_ms"]
+    page = provenance(open_run(bench.run_folder()).analysis, SampleSummary({}, {}))
+    assert f"{doomed} sent 2 streams, its clock {clock:+,.3f} ms within " in json.dumps(page)
 
 
 @pytest.mark.parametrize(
@@ -322,6 +342,7 @@ def test_a_scenario_that_asks_for_more_hosts_than_there_are_does_not_start(bench
         done = bench("run", "s.yaml", "--clients", named)
         assert done.returncode == 2
         assert done.stderr.splitlines()[0].endswith(f"s.yaml: client_nodes: asks for 3 client hosts, and {said}"), done.stderr
+    assert "sent from 3 client hosts" in bench("plan", "s.yaml").stdout
     on = bench("run", "s.yaml", "--on", "local")
     assert (on.returncode, "client_nodes: --on starts no client hosts" in on.stderr) == (2, True), on.stderr
 

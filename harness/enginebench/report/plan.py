@@ -115,7 +115,8 @@ def _summary(plan: Plan, deployments: int, launches: Sequence[tuple[Deployment, 
     seconds = sum(cell.load.duration_s or 0 for cell in fixed if not cell.load.requests)
     sent = [counted(requests, "measured request")] if requests else []
     sent += [f"{duration(seconds)} of load by duration"] if seconds else []
-    return ", ".join([*parts, *([" and ".join(sent)] if sent else [])])
+    hosts = plan.scenario.client_nodes
+    return ", ".join([*parts, *([" and ".join(sent)] if sent else []), *([f"sent from {counted(hosts, 'client host')}"] if hosts else [])])
 
 
 def _least_text(plan: Plan, known: Mapping[int, Capacity], first: Sequence[tuple[Deployment, Sequence[Cell]]]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from enginebench.analysis.analysis import Analysis, CellResult, Row
 from enginebench.analysis.labels import load_text
 from enginebench.domain import JSON, plain, plain_object
 from enginebench.domain.formatting import counted, flat, number, percent, stored
+from enginebench.records.cell import ClientHost
 from enginebench.records.counters import acceptance
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.window import Window
@@ -143,12 +144,18 @@ def _cell(cell: CellResult, outcome: Mapping[str, int] | None) -> dict[str, Any]
         "outcomes": ", ".join(f"{n:,} {kind}" for kind, n in outcome.items()) if outcome else "-",
         "window": _window(cell.window) if cell.window else "-",
         "tokens": cell.tokens,
-        "client": ", ".join(_pairs(record.client.health)),
+        "client": ", ".join([*_pairs(record.client.health), *map(_client_host, record.client.hosts)]),
         "counters": ", ".join(_counters(cell)),
         "cache": (cell.cache.text if record.load.prefix_cache == "cold" else _cache(cell)) if cell.ran else "-",
         "reasons": [*map(str, cell.reasons), *([record.reason + (f" (log: {cell.log})" if cell.log else "")] if record.reason else [])],
         "log_tail": "\n".join(line[:_LOG_WIDTH] for line in record.log_tail[-_LOG_LINES:]),
     }
+
+
+def _client_host(host: ClientHost) -> str:
+    """'192.168.1.11:7777 sent 4 streams, its clock +3,000.000 ms within 0.02 ms, drift +0.001 ms'."""
+    part = counted(host.streams, "stream") if host.streams else counted(host.requests, "request")
+    return f"{host.name} sent {part}, its clock {host.offset_ms:+,.3f} ms within {number(host.error_ms)} ms, drift {host.drift_ms:+,.3f} ms"
 
 
 def _cache(cell: CellResult) -> str:
