@@ -13,7 +13,7 @@ import pytest
 
 from .random_projector import image_tokens, write_projector
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(600)]
 
 TINY = "{architecture: llama, experts: 1, top_k: 1, layers: 2, hidden: 128, heads: 4, kv_heads: 2, head_dim: 32}"
 SIZES = {"64x64": (64, 64), "128x96": (128, 96), "320x160": (320, 160)}

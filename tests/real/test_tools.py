@@ -57,6 +57,7 @@ def check(found: Mapping[Any, set[int]], tokens: int) -> None:
     assert min(found["2", 60]) > 120, "the template writes the tools: they alone are longer than this prompt should be"
 
 
+@pytest.mark.long
 def test_a_template_that_writes_tools(need: Callable[[str], None], measure: Callable[[str], Any], tmp_path: Path) -> None:
     need("llamacpp")
     check(counted(measure, tmp_path, TINY, "f32", 1600, json.dumps(f"--chat-template={TEMPLATE}")), 1600)
