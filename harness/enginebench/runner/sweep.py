@@ -138,6 +138,7 @@ class Sweep:
             except NotStored:
                 raise
             except Exception as error:  # noqa: BLE001  # an error in one engine or adapter must not end the sweep
+                self._check_nodes()
                 launch.ended, log_tail = _why(error, secrets_of(deployment))
                 self._store_unmeasured(queue.cells, "failed", launch.ended, log_tail, launch)
                 return
@@ -173,6 +174,7 @@ class Sweep:
                 inputs = self._inputs(deployment, cell.load)
                 others = self._others()
                 record, samples = measure(cell, engine, adapter, self.on_event, self.instruments, session_id=session_id)
+                self._check_nodes()
                 record = replace(record, shared_machine=", ".join(dict.fromkeys([*others, *self._others()])) or None)
                 record = replace(record, inputs=inputs)
                 self.run.add_cell(record, samples)
@@ -210,6 +212,11 @@ class Sweep:
         load = next(cell.load for cell in self.plan.cells if cell.deployment == deployment)
         launch.quality = assess(engine, check, load, partial(self._step, deployment))
         self.run.add_launch(launch)
+
+    def _check_nodes(self) -> None:
+        """A node that is lost is not the engine's failure: the sweep ends as by Ctrl-C, and the cell in flight is not stored."""
+        if self.others is not None and self.others.lost:
+            raise KeyboardInterrupt
 
     def _others(self) -> list[str]:
         return [*self.gpu_users, *(self.lease.others() if self.lease else ())]

@@ -229,12 +229,14 @@ class RayPlacement(Placement):
             try:
                 self._ray.get(ref)
                 why = "" if job.ended else "its task ended without a word"
-            except UnitLost as error:
-                why = error.args[0] if error.args else str(error)
-            except self._ray.exceptions.RayTaskError as error:  # of ours: another node would not do better
-                job.ended = True
-                intake.ended(job.unit, _last_line(error))
-                continue
+            except UnitLost as error:  # as Ray raises it, with what was raised there
+                why = str(getattr(error, "cause", error))
+            except self._ray.exceptions.RayTaskError as error:
+                why = job.why
+                if not why:  # of ours: another node would not do better
+                    job.ended = True
+                    intake.ended(job.unit, _last_line(error))
+                    continue
             except self._ray.exceptions.RayError as error:
                 why = (str(error).strip().splitlines() or ["?"])[0]
             if why and not job.ended:

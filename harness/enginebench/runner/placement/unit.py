@@ -130,7 +130,7 @@ def _other_nodes(unit: Unit, given: argparse.Namespace, lost: list[str]) -> Iter
 
 def end_with_stdin() -> None:
     """Wait until stdin is closed, and end as by Ctrl-C."""
-    while sys.stdin.buffer.read(1 << 16):
+    while os.read(0, 1 << 16):  # not through sys.stdin, whose lock would be held when the interpreter ends
         pass
     os.kill(os.getpid(), signal.SIGINT)
 

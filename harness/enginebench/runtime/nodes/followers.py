@@ -125,6 +125,11 @@ class Followers(Sequence[Follower]):
         """At which the others reach this node."""
         return self._own
 
+    @property
+    def lost(self) -> bool:
+        """Whether one of them is lost."""
+        return any(each.lost for each in self)
+
     def gather(self, timeout_s: float = COME_S) -> None:
         """Wait until all are connected. NodeMissing with the ranks that did not come."""
         until = time.monotonic() + timeout_s
