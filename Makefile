@@ -100,11 +100,11 @@ bench-ceiling: .venv/installed ## llama.cpp's decoding against what physics pred
 	$(BIN)/python benchmarks/ceiling.py $(or $(FOLDER),/tmp/enginebench-ceiling)
 	$(BIN)/python benchmarks/predicted.py $(or $(FOLDER),/tmp/enginebench-ceiling)/measured.jsonl
 
-gpu-kit: .venv/installed-dev ## pack all that a bare GPU machine needs into dist/gpu-kit, in pieces under 60 MiB (docs/gpu.md)
-	$(BIN)/python benchmarks/gpu/kit.py
+gpu-kit: .venv/installed-dev ## pack all that a bare GPU machine needs into dist/gpu-kit (GPU_ENGINES="vllm sglang exllamav3": their wheels too; docs/gpu.md)
+	$(BIN)/python benchmarks/gpu/kit.py --engines $(GPU_ENGINES)
 
-gpu-rehearsal: gpu-kit ## run the kit end to end without a GPU and without a network (root, Python 3.12, 4 GB of disk)
-	$(BIN)/python benchmarks/gpu/rehearse.py --write
+gpu-rehearsal: gpu-kit ## run the kit end to end without a GPU and without a network (root, Python 3.12, 8 GB of disk, an hour on two cores)
+	$(BIN)/python benchmarks/gpu/rehearse.py --write $(GPU_REHEARSAL)
 
 gpu-test: .venv/installed-dev ## the smoke tests of every installed engine on this machine's GPU
 	$(BIN)/pytest -m gpu tests/gpu $(PYTEST)

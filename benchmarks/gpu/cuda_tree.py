@@ -1,13 +1,33 @@
-"""Makes a CUDA toolkit out of links: nvcc and the runtime of an installed toolkit, cuBLAS of the Python package that torch brings.
+"""Finds the CUDA toolkit, and makes a whole one out of links where it lacks cuBLAS: nvcc and the runtime of the installed toolkit, and
+the libraries of the Python packages that torch brings.
 
-CMake looks for cuBLAS in the toolkit's folder, and a toolkit made from Python packages often has none. Prints the folder; copies nothing.
+CMake, and extensions that are compiled for torch, look for cuBLAS in the toolkit's folder; one made from Python packages often has
+none. Prints the folder; copies nothing.
 """
 
 import argparse
 import importlib.metadata
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+LIBRARY = "libcublas.so"
+
+
+def toolkit() -> Path | None:
+    """The folder of nvcc's toolkit as nvcc itself states it: what is on PATH may be a script that starts the real one."""
+    nvcc = shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    if nvcc is None:
+        return None
+    said = subprocess.run([nvcc, "--dryrun", "-x", "cu", "/dev/null"], capture_output=True, text=True, check=False)
+    places = [line.partition("_HERE_=")[2] for line in (said.stderr + said.stdout).splitlines() if "_HERE_=" in line]
+    return Path(places[0]).resolve().parent if places else Path(nvcc).resolve().parent.parent
+
+
+def is_whole(folder: Path) -> bool:
+    return any((folder / part / LIBRARY).exists() for part in ("lib64", "targets/x86_64-linux/lib"))
 
 
 def package_folders() -> Iterator[Path]:
@@ -27,16 +47,16 @@ def link(source: Path, target: Path) -> None:
         target.symlink_to(source)
 
 
-def make(toolkit: Path, folder: Path) -> None:
+def make(root: Path, folder: Path) -> None:
     for name in ("include", "lib64"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name in ("bin", "nvvm"):
-        link(toolkit / name, folder / name)
+        link(root / name, folder / name)
     target = folder / "targets" / "x86_64-linux"  # where nvcc looks, by its own path
     target.mkdir(parents=True, exist_ok=True)
     link(folder / "include", target / "include")
     link(folder / "lib64", target / "lib")
-    origins = [toolkit, *toolkit.glob("targets/*"), *package_folders()]
+    origins = [root, *root.glob("targets/*"), *package_folders()]
     for origin in origins:
         for part, place in (("include", "include"), ("lib", "lib64"), ("lib64", "lib64")):
             for path in sorted((origin / part).glob("*")) if (origin / part).is_dir() else ():
@@ -47,12 +67,18 @@ def make(toolkit: Path, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--toolkit", type=Path, required=True)
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="for the links, if there have to be any")
     given = parser.parse_args()
-    make(given.toolkit, given.folder)
-    if not (given.folder / "include" / "cublas_v2.h").exists():
-        sys.exit("cuda_tree.py: neither the toolkit nor a Python package has cuBLAS")
+    root = toolkit()
+    if root is None:
+        sys.exit("cuda_tree.py: no nvcc on PATH or in /usr/local/cuda/bin")
+    if is_whole(root):
+        given.folder.parent.mkdir(parents=True, exist_ok=True)
+        link(root, given.folder)
+    else:
+        make(root, given.folder)
+        if not is_whole(given.folder):
+            sys.exit("cuda_tree.py: neither the toolkit nor a Python package has cuBLAS")
     print(given.folder)
 
 

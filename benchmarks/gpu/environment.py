@@ -5,17 +5,22 @@ same environment runs enginebench and transformers. Only the standard library, b
 """
 
 import argparse
+import importlib.util
 import json
 import os
+import re
 import site
 import subprocess
 import sys
 import sysconfig
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 COMPLETE = "complete.json"
+LATER = ("duckdb", "plotly")
+"""Requirements of enginebench that measuring does not need (the index over runs, the page): installed only if their wheels are here."""
 
 
 def base_folders() -> list[str]:
@@ -24,20 +29,39 @@ def base_folders() -> list[str]:
     return [folder for folder in dict.fromkeys(found) if Path(folder).is_dir()]
 
 
+def requirements(wheel: Path) -> list[str]:
+    """What a wheel requires, without its extras."""
+    with zipfile.ZipFile(wheel) as content:
+        (name,) = (each for each in content.namelist() if each.endswith(".dist-info/METADATA"))
+        lines = content.read(name).decode().splitlines()
+    return [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ") and "extra ==" not in line]
+
+
+def wanted(wheel: Path, wheels: Path) -> list[str]:
+    """The requirements of enginebench's wheel that are to be installed with it."""
+    named = {requirement: re.split(r"[^\w-]", requirement)[0] for requirement in requirements(wheel)}
+    return [each for each, name in named.items() if name not in LATER or any(wheels.glob(f"{name}-*.whl"))]
+
+
+def pip(wheels: Path) -> list[str]:
+    """The pip of the Python that runs this, or the kit's own."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    return [sys.executable, str(max(wheels.glob("pip-*.whl")) / "pip")]
+
+
 def make(kit: Path, folder: Path, log: Path) -> None:
     """A virtual environment in `folder`. Exits with the last lines of pip's output where that fails."""
     run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(folder)], log)
     (own,) = folder.glob("lib/python3*/site-packages")
     # A .pth and not --system-site-packages: the Python that runs this may be in a virtual environment itself.
     (own / "kit_base.pth").write_text("\n".join(base_folders()) + "\n")
-    python = str(folder / "bin" / "python")
-    options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-index", "--find-links", str(kit / "wheels")]
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", *options]
-    wheel = max((kit / "wheels").glob("enginebench-*.whl"))
-    run([*pip, str(wheel), "-r", str(kit / "gpu" / "requirements.txt")], log)
-    alone = sorted(str(path) for path in (kit / "alone").glob("*.whl"))
-    if alone:  # packages whose dependencies are the machine's own (torch)
-        run([*pip, "--no-deps", *alone], log)
+    wheels, python = kit / "wheels", str(folder / "bin" / "python")
+    options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--no-index", "--find-links", str(wheels)]
+    install = [*pip(wheels), "--python", python, "install", *options]
+    wheel = max(wheels.glob("enginebench-*.whl"))
+    run([*install, "-r", str(kit / "gpu" / "requirements.txt"), *wanted(wheel, wheels)], log)
+    run([*install, "--no-deps", str(wheel)], log)
 
 
 def run(command: Sequence[str], log: Path) -> None:

@@ -1,8 +1,9 @@
 """Packs the GPU kit: `make gpu-kit`. docs/gpu.md explains it.
 
 Wheels of enginebench and of what it needs for Python 3.12, llama.cpp's sources out of a published sdist, recipes of checkpoints, scenarios
-and the scripts of this folder, in pieces under 60 MiB with their hashes. The first piece has all that a machine with torch and transformers
-lacks; what such a machine usually has (numpy, pandas, pyarrow) comes last. Downloads are kept in a cache folder.
+and the scripts of this folder, in pieces of limited size with their hashes. The first piece has all that a machine with torch and
+transformers lacks for measuring; what such a machine usually has (numpy, pandas, pyarrow) comes last, and wheels of further engines before
+that, if they are asked for (`--engines`). Downloads are kept in a cache folder.
 """
 
 from __future__ import annotations
@@ -18,29 +19,37 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine_wheels import MANIFEST, fetch, pins
 from enginebench.engines.registry import discover
 from enginebench.machine.installs import python_with_pip
+from environment import LATER
 from llamacpp_sources import pack_sources
-from step_list import ENGINES
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PIECE_BYTES, HEADER_BYTES = 60 * 2**20 - 10_240, 1024
-"""Below 60 MiB with what tar adds to each file and at the end."""
+PIECE_MIB = 48
+"""At most, with what tar adds: a checkout of the project (13 MiB) and a piece together stay below 64 MiB, a usual limit of an upload."""
+HEADER_BYTES, END_BYTES = 1024, 20_480
+"""What tar adds to each file, and at the end."""
 PYTHON = "3.12"
 PLATFORMS = (
     "linux_x86_64",
     "manylinux1_x86_64",
     "manylinux2010_x86_64",
     "manylinux2014_x86_64",
-    *(f"manylinux_2_{n}_x86_64" for n in (12, 17, 24, 27, 28, 31, 34)),
+    *(f"manylinux_2_{n}_x86_64" for n in range(5, 36)),  # pip matches each by its name alone
 )
+TARGET = (
+    "--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp",
+    *(f"--abi={abi}" for abi in ("cp312", "abi3", "none")), *(f"--platform={name}" for name in PLATFORMS),
+)  # fmt: skip
+"""pip's options for wheels of the machine that measures."""
 USUAL = (
     "certifi", "charset_normalizer", "filelock", "fsspec", "hf_xet", "huggingface_hub", "idna", "jinja2", "markupsafe", "numpy",
     "packaging", "pandas", "psutil", "pyarrow", "pyyaml", "regex", "requests", "safetensors", "tokenizers", "tqdm", "typing_extensions",
-    "urllib3",
+    "urllib3", *LATER,
 )  # fmt: skip
-"""Packages that a machine with torch and transformers usually has: their wheels come last, for one that does not."""
+"""Packages that a machine with torch and transformers usually has, or that measuring does not need: their wheels come last."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,8 @@ class Item:
             file.seek(self.start)
             return file.read(self.size)
 
-    @property
-    def parts(self) -> list[Item]:
-        """This item, or NAME.part000, NAME.part001, ... below the size of a piece."""
-        most = PIECE_BYTES - HEADER_BYTES
+    def parts(self, most: int) -> list[Item]:
+        """This item, or NAME.part000, NAME.part001, ... of at most so many bytes each."""
         if self.size <= most:
             return [self]
         starts = range(0, self.size, most)
@@ -83,18 +90,12 @@ def build_wheel(folder: Path) -> Path:
 def download(wheel: Path, folder: Path) -> list[Path]:
     """Wheels for the machine that measures: of this wheel's requirements and of requirements.txt, in the versions of constraints.txt."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = [f"--platform={name}" for name in PLATFORMS] + [f"--abi={abi}" for abi in ("cp312", "abi3", "none")]
-    command = [
-        python_with_pip() or sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--only-binary=:all:",
-    ]
+    fresh = folder.with_name(f"{folder.name}.new")  # so that no older version of an earlier kit stays
+    shutil.rmtree(fresh, ignore_errors=True)
     exact = ["--constraint", str(ROOT / "constraints.txt"), "--requirement", str(HERE / "requirements.txt"), str(wheel)]
-    call([*command, f"--python-version={PYTHON}", "--implementation=cp", *target, "--dest", str(folder), *exact])
+    call([*pip(), "download", "--quiet", *TARGET, "--find-links", str(folder), "--dest", str(fresh), *exact])
+    shutil.rmtree(folder)
+    fresh.rename(folder)
     return sorted(folder.glob("*.whl"))
 
 
@@ -104,18 +105,22 @@ def sdist(folder: Path) -> Path:
     name, version = requirement.replace("[server]", "").split("==")
     stem = f"{name.replace('-', '_')}-{version}.tar.gz"
     if not (folder / stem).exists():
-        pip = [python_with_pip() or sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        call([*pip, "--no-deps", f"--no-binary={name}", "--dest", str(folder), f"{name}=={version}"])
+        call([*pip(), "download", "--quiet", "--no-deps", f"--no-binary={name}", "--dest", str(folder), f"{name}=={version}"])
     return folder / stem
 
 
-def pieces(groups: Sequence[tuple[str, Sequence[Item]]]) -> Iterator[tuple[str, list[Item]]]:
-    """(name, items) of each piece; a group, or a file, is divided where it does not fit."""
+def pip() -> list[str]:
+    return [python_with_pip() or sys.executable, "-m", "pip", "--disable-pip-version-check"]
+
+
+def pieces(groups: Sequence[tuple[str, Sequence[Item]]], most: int) -> Iterator[tuple[str, list[Item]]]:
+    """(name, items) of each piece of at most so many bytes; a group, or a file, is divided where it does not fit."""
+    room = most - END_BYTES
     for name, items in groups:
         part: list[Item] = []
         parts = [part]
-        for item in (part for each in items for part in each.parts):
-            if sum(each.size + HEADER_BYTES for each in [*part, item]) > PIECE_BYTES:
+        for item in (part for each in items for part in each.parts(room - HEADER_BYTES)):
+            if sum(each.size + HEADER_BYTES for each in [*part, item]) > room:
                 part = []
                 parts.append(part)
             part.append(item)
@@ -144,14 +149,16 @@ def distribution(path: Path) -> str:
     return path.name.split("-")[0].lower()
 
 
-def further(folder: Path) -> Iterator[tuple[str, list[Item]]]:
-    """A group for each engine whose wheels somebody put into the cache: CACHE/vllm/*.whl, ..."""
-    for engine in ENGINES:
-        if wheels := sorted((folder / engine).glob("*.whl")):
-            yield engine, [Item(path, f"{engine}/{path.name}") for path in wheels]
+def further(folder: Path, engine: str, most: int) -> list[Item]:
+    """The wheels of one further engine, after a list of them: name, SHA-256, and in how many parts it is carried."""
+    items = [Item(path, f"{engine}/{path.name}") for path in sorted(folder.glob("*.whl"))]
+    divided = [(item, len(item.parts(most - END_BYTES - HEADER_BYTES))) for item in items]
+    lines = [f"{hashlib.sha256(item.path.read_bytes()).hexdigest()} {parts} {item.path.name}\n" for item, parts in divided]
+    (folder / MANIFEST).write_text("".join(lines))
+    return [Item(folder / MANIFEST, f"{engine}/{MANIFEST}"), *items]
 
 
-def make(out: Path, cache: Path) -> None:
+def make(out: Path, cache: Path, engines: Sequence[str], most: int) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     wheel = build_wheel(cache)
     wheels = download(wheel, cache / "wheels")
@@ -159,11 +166,14 @@ def make(out: Path, cache: Path) -> None:
     lacking = [Item(path, f"wheels/{path.name}") for path in wheels if distribution(path) not in USUAL]
     sources = pack_sources(sdist(cache), cache / "llama.cpp")
     files = [Item(path, f"llama.cpp/{path.relative_to(cache / 'llama.cpp')}") for path in sources]
+    installer = max((cache / "wheels").glob("pip-*.whl"))
+    more = [(name, further(fetch(name, cache / name, installer, TARGET), name, most)) for name in engines]
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    groups = [("core", [*scripts(), *lacking]), ("llamacpp", files), *further(cache), ("usual", usual)]
     sums = []
-    for number, (name, items) in enumerate(pieces(groups), 1):
+    for number, (name, items) in enumerate(
+        pieces([("core", [*scripts(), *lacking]), ("llamacpp", files), *more, ("usual", usual)], most), 1
+    ):
         path = out / f"piece-{number}-{name}.tar"
         sums.append(f"{write_piece(path, items)}  {path.name}\n")
         print(f"{path.name:<24} {path.stat().st_size / 2**20:5.1f} MiB, {len(items)} files")
@@ -181,11 +191,11 @@ def call(command: Sequence[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "dist" / "gpu-kit")
-    parser.add_argument(
-        "--cache", type=Path, default=ROOT / "dist" / "gpu-kit-cache", help="downloads, kept; CACHE/vllm/*.whl is packed too"
-    )
+    parser.add_argument("--cache", type=Path, default=ROOT / "dist" / "gpu-kit-cache", help="downloads, kept")
+    parser.add_argument("--piece-mib", type=int, default=PIECE_MIB, help="largest piece")
+    parser.add_argument("--engines", nargs="*", default=[], choices=sorted(pins()), help="further engines, whose wheels are packed too")
     given = parser.parse_args()
-    make(given.out.absolute(), given.cache.absolute())
+    make(given.out.absolute(), given.cache.absolute(), given.engines, given.piece_mib << 20)
 
 
 if __name__ == "__main__":

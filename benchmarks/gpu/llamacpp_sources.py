@@ -26,6 +26,8 @@ UNUSED = re.compile(
     r"|.*\.(gguf|png|jpg|gif|svg|ipynb|mp3|wav|jpeg|mp4|webp)$"
 )
 """Paths in llama.cpp that the server does not need."""
+NAMED = "fattn-vec"
+"""Beginning of the files of instances that CMake names; others are those that it finds."""
 _CASE = re.compile(r"^DECL_(?P<kind>FATTN_\w+_CASE|MMQ_CASE)\((?P<arguments>[^)]*)\);\s*$", re.MULTILINE)
 STUBS: Mapping[str, tuple[str, str, str]] = {
     "FATTN_TILE_CASE": ("ggml_cuda_flash_attn_ext_tile_case", "int, int", "ggml_backend_cuda_context &, ggml_tensor *"),
@@ -90,8 +92,8 @@ def trim(cuda: Path) -> None:
         if not dropped:
             continue
         left_out += dropped
-        if len(dropped) == len(cases):
-            file.write_text("// every kernel of this file is left out: see left-out.cu\n")
+        if len(dropped) == len(cases) and not file.name.startswith(NAMED):
+            file.unlink()
         else:
             file.write_text(_CASE.sub(lambda found: found[0] if (found["kind"], found["arguments"]) not in dropped else "", text))  # noqa: B023
     if left_out:

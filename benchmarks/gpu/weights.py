@@ -1,8 +1,11 @@
-"""Makes the checkpoints of recipes.yaml from a seed, says how fast, and removes those that are no longer needed. What is there is kept."""
+"""Makes the checkpoints of recipes.yaml that are named, from a seed, and says how fast. What is there is kept; all others are removed
+first, because the disk of the machine may hold one large checkpoint and no second one.
+"""
 
 import argparse
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from enginebench.checkpoints.gguf_file import write_gguf
@@ -28,9 +31,16 @@ def make(folder: Path, name: str, size: str) -> str:
     return f"{name}: {billions:.2f} B parameters, {written:.2f} GB in {seconds:.1f} s, {written / seconds:.2f} GB/s"
 
 
-def remove(folder: Path, name: str) -> None:
-    shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / f"{name}.gguf").unlink(missing_ok=True)
+def remove_others(folder: Path, names: Sequence[str]) -> None:
+    """Remove all checkpoints but these, and what a killed call has left of one."""
+    kept = {*names, *(f"{name}.gguf" for name in names)}
+    for path in folder.iterdir():
+        if path.name in kept:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def main() -> None:
@@ -38,11 +48,9 @@ def main() -> None:
     parser.add_argument("names", nargs="+")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--drop", action="append", default=[], metavar="NAME", help="remove this checkpoint first")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    for name in given.drop:
-        remove(given.folder, name)
+    remove_others(given.folder, given.names)
     for name in given.names:
         print(make(given.folder, name, given.size), flush=True)
 
