@@ -6,7 +6,7 @@ What a template makes of tools is measured before the load, and prompts are shor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,39 +32,35 @@ TOOLS = [
 ]  # fmt: skip
 
 
-def counted(
-    measure: Callable[[str], Any], tmp_path: Path, model: str, precision: str, tokens: int, templates: str
-) -> Mapping[Any, set[int]]:
-    """(own template, tools, asked input tokens) -> the prompt tokens that the server counted."""
-    (tmp_path / "tools.json").write_text(json.dumps(TOOLS))
-    entry = f"{{engine: llamacpp, model: it, precision: {precision}, options: {{threads: 1, extra: [{templates}]}}, max_context: 2048}}"
-    sent = "api: chat, prompts: text, output_tokens: 2, requests: 2, concurrency: 1, warmup_requests: 1, prefix_cache: cold"
-    loads = ", ".join(
-        f"{{{sent}, input_tokens: {size}{tools}}}"
-        for size, tools in ((tokens, ""), (tokens, f", tools: {tmp_path / 'tools.json'}"), (tokens, ', tools: "2"'), (60, ', tools: "2"'))
-    )
-    stored, analysis = measure(f"name: t\nmodels:\n  it: {model}\ndeployments: [{entry}]\nloads: [{loads}]\n")
-    found: dict[Any, set[int]] = {}
-    for row in analysis.rows:
-        assert row.status == "ok", row.reasons
-        (cell,) = row.cells
-        found[row.load.tools and Path(row.load.tools).name, row.load.input_tokens] = {*stored.samples(cell.record.id).input_tokens.tolist()}
-    return found
-
-
-def check(found: Mapping[Any, set[int]], tokens: int) -> None:
-    assert found[None, tokens] == found["tools.json", tokens] == found["2", tokens] == {tokens}
-    assert min(found["2", 60]) > 120, "the template writes the tools: they alone are longer than this prompt should be"
-
-
 @pytest.mark.long
 def test_a_template_that_writes_tools(need: Callable[[str], None], measure: Callable[[str], Any], tmp_path: Path) -> None:
     need("llamacpp")
-    check(counted(measure, tmp_path, TINY, "f32", 1600, json.dumps(f"--chat-template={TEMPLATE}")), 1600)
+    file, tokens = tmp_path / "tools.json", 1600
+    file.write_text(json.dumps(TOOLS))
+    options = f"{{threads: 1, extra: [{json.dumps(f'--chat-template={TEMPLATE}')}]}}"
+    entry = f"{{engine: llamacpp, model: it, precision: f32, options: {options}, max_context: 2048}}"
+    sent = "api: chat, prompts: text, output_tokens: 2, requests: 2, concurrency: 1, warmup_requests: 1"
+    loads = ", ".join(
+        f"{{{sent}, input_tokens: {size}{tools}}}"
+        for size, tools in ((tokens, ""), (tokens, f", tools: {file}"), (tokens, ', tools: "2"'), (60, ', tools: "2"'))
+    )
+    stored, analysis = measure(f"name: t\nmodels:\n  it: {TINY}\ndeployments: [{entry}]\nloads: [{loads}]\n")
+    found: dict[Any, set[int]] = {}
+    for row in analysis.rows:
+        assert row.status == "ok", row.reasons
+        counted = stored.samples(row.cells[0].record.id).input_tokens
+        found[row.load.tools and Path(row.load.tools).name, row.load.input_tokens] = {*counted.tolist()}
+    assert found[None, tokens] == found["tools.json", tokens] == found["2", tokens] == {tokens}
+    assert min(found["2", 60]) > 120, "the template writes the tools: they alone are longer than this prompt should be"
 
 
 @pytest.mark.long
 def test_the_template_of_smollm2(need: Callable[[str], None], measure: Callable[[str], Any], tmp_path: Path) -> None:
     """It knows no tools, so llama.cpp puts them into the system message."""
     need("llamacpp")
-    check(counted(measure, tmp_path, SMOL, "q4_1", 700, ""), 700)
+    (tmp_path / "tools.json").write_text(json.dumps(TOOLS[:1]))
+    sent = "api: chat, prompts: text, input_tokens: 600, output_tokens: 2, requests: 1, concurrency: 1, warmup_requests: 0"
+    loads = f"[{{{sent}}}, {{{sent}, tools: {tmp_path / 'tools.json'}}}]"
+    entry = "{engine: llamacpp, model: it, precision: q4_1, options: {threads: 1}, max_context: 2048}"
+    stored, _ = measure(f"name: t\nmodels:\n  it: {SMOL}\ndeployments: [{entry}]\nloads: {loads}\n")
+    assert [stored.samples(cell.id).input_tokens.tolist() for cell in stored.cells()] == [[600], [600]]
