@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 from enginebench import plan
+from enginebench.engines.installed import installs_of
+from enginebench.engines.registry import discover
 from enginebench.records.run_folder import Run, open_run
 from enginebench.runner.placement.unit import NODE_LOST
 from enginebench.runner.placement.unit_data import ENDED, MEETING
@@ -32,9 +34,9 @@ PAIR = "{engine: fake, model: any, precision: none, nodes: 2, options: {ttft_ms:
 class TwoProcesses:
     """A unit, and the rank of a second node, each with its own folder of leases."""
 
-    def __init__(self, folder: Path, deployment: str, requests: int = 4) -> None:
+    def __init__(self, folder: Path, deployment: str, requests: int = 4, scenario: str = SCENARIO) -> None:
         self.folder, self.into = folder, folder / "into"
-        (folder / "s.yaml").write_text(SCENARIO.replace("{DEPLOYMENT}", deployment).replace("LOAD", str(requests)))
+        (folder / "s.yaml").write_text(scenario.replace("{DEPLOYMENT}", deployment).replace("LOAD", str(requests)))
         (self.unit,) = units_of(plan(folder / "s.yaml", elsewhere=True))
         self.unit.write(folder / "unit.json")
         self.into.mkdir()
@@ -48,9 +50,9 @@ class TwoProcesses:
         self.head = self.start("unit", "--into", str(self.into), "--node", "a", "--meet", "127.0.0.1", home="a")
         self.rank = self.start("rank", "--meeting", str(self.into / MEETING), "--rank", "1", "--node", "b", home="b")
 
-    def end(self) -> tuple[int, int, str, str]:
+    def end(self, timeout_s: float = 60) -> tuple[int, int, str, str]:
         """Exit codes and output of both."""
-        said, heard = self.head.communicate(timeout=60)[0], self.rank.communicate(timeout=60)[0]
+        said, heard = self.head.communicate(timeout=timeout_s)[0], self.rank.communicate(timeout=60)[0]
         return self.head.returncode, self.rank.returncode, said, heard
 
     def engines(self, of: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -154,3 +156,28 @@ def test_a_node_that_is_lost_ends_the_unit_without_a_record_of_the_cell(two: Two
     assert said.splitlines()[-1] == "error: lost node b"
     assert list(two.run.cells()) == []
     assert not (two.into / ENDED).exists(), "so it is tried again elsewhere"
+
+
+VLLM = """
+name: v
+models: {tiny: {random_weights: {layers: 2, hidden: 128, heads: 4, kv_heads: 2, head_dim: 32, experts: 8, top_k: 2}}}
+deployments:
+  - {engine: vllm, model: tiny, precision: f32, tp: 2, nodes: 2, options: {kv_gib: 0.25, enforce_eager: true, cpu_threads: nobind}}
+loads: [{concurrency: 1, input_tokens: 16, output_tokens: 4, requests: 2, warmup_requests: 0}]
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not installs_of(discover()["vllm"]), reason="needs: bench engines install vllm:cpu")
+def test_vllm_shares_its_layers_between_two_nodes(tmp_path: Path) -> None:
+    two = TwoProcesses(tmp_path, "", scenario=VLLM)
+    two.begin()
+    head, rank, said, heard = two.end(600)
+    assert (head, rank) == (0, 0), (said, heard)
+    assert [cell.status for cell in two.run.cells()] == ["ok"]
+    (launch,) = two.run.launches().values()
+    assert launch.startup.identity == "proven"
+    log = two.run.log(launch.id)
+    assert "Worker_TP0" in log.read_text()
+    assert "Worker_TP1" in log.with_name(f"{log.stem}.rank-1.log").read_text(), "the second half is on the other node"
