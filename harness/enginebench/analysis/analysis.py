@@ -11,10 +11,10 @@ from enginebench.analysis.conclude import conclude
 from enginebench.analysis.conclusion import Conclusion
 from enginebench.analysis.parity import Parity, parities
 from enginebench.analysis.quality import Quality, qualities, without_broken
-from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, read_rows
+from enginebench.analysis.rows import LOAD_COLUMNS, CellResult, Row, context_of, read_rows
 from enginebench.metrics.context import RunContext
 from enginebench.metrics.costs import Prices
-from enginebench.metrics.slo import Slo, parse
+from enginebench.metrics.slo import Slo
 from enginebench.records.launch import LaunchRecord
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run
@@ -102,9 +102,9 @@ def analyse(run: Run, prices: Prices | None = None, *, equal_within: float | Non
     """
     if equal_within is None and isinstance(stored := run.record.scenario.get("equal_within"), int | float):
         equal_within = float(stored)
-    slo = parse(run.record.slo) if run.record.slo is not None else None
-    launches = run.launches()
-    rows, columns = read_rows(run, RunContext(run.record, launches, slo, prices))
+    context = context_of(run, prices)
+    launches = context.launches
+    rows, columns = read_rows(run, context)
     asked = run.record.scenario.get("quality")
     quality = qualities(rows, launches, asked if isinstance(asked, dict) else {})
     rows = without_broken(rows, quality)
@@ -112,4 +112,5 @@ def analyse(run: Run, prices: Prices | None = None, *, equal_within: float | Non
     damaged = (
         {cell: why for cell, why in run.damage().items() if cell not in known} if any(map(run.has, {*run.record.cells} - known)) else {}
     )
-    return Analysis(run.record, rows, launches, columns, tuple(parities(rows, launches)), quality, slo, prices, damaged, equal_within)
+    parity = tuple(parities(rows, launches))
+    return Analysis(run.record, rows, launches, columns, parity, quality, context.slo, prices, damaged, equal_within)

@@ -45,7 +45,8 @@ def folder() -> Path:
 class FigureCache:
     """What is known of the cells of one run, in one context (SLO, prices)."""
 
-    def __init__(self, run: Path, context: RunContext) -> None:
+    def __init__(self, run: Path, context: RunContext, *, part: bool = False) -> None:
+        """part: only some cells will be asked for, and the others are kept as well."""
         self._context = context
         self._base = self._of_run() if _all_hashed() else None
         self._launches: dict[str, str] = {}
@@ -53,7 +54,12 @@ class FigureCache:
         name = hashlib.sha256(f"{run.resolve()}\n{self._base}".encode(errors="surrogateescape")).hexdigest()[:24]
         self._file = folder() / f"{name}.json"
         self._known = _read(self._file) if self._base is not None else {}
-        self._used: dict[str, Any] = {}
+        self._used: dict[str, Any] = dict(self._known) if part else {}
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is kept: a metric or check that is not from this package turns it off."""
+        return self._base is not None
 
     def _of_run(self) -> str:
         context = self._context

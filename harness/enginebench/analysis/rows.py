@@ -5,7 +5,7 @@ It reads records and samples, and decides which figures of a cell are withheld. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,8 @@ from enginebench.domain.formatting import label
 from enginebench.domain.ids import text_of
 from enginebench.errors import UserError
 from enginebench.metrics.context import RunContext
-from enginebench.metrics.slo import Slo
+from enginebench.metrics.costs import Prices
+from enginebench.metrics.slo import Slo, parse
 from enginebench.metrics.statistics import Estimate, estimate
 from enginebench.records.cell import CellRecord, has_samples
 from enginebench.records.launch import LaunchRecord
@@ -100,6 +101,20 @@ LOAD_COLUMNS = tuple(load_fields())
 _IDENTITY = ("engine", "model", "precision")
 _HIDDEN = (*SELDOM_NAMED, *field_names(*SELDOM_SHOWN))
 """Shown only where two rows would look the same without them: they follow from other columns, or seldom matter."""
+
+
+def context_of(run: Run, prices: Prices | None = None) -> RunContext:
+    """What the figures of a run are computed with. UserError if its SLO is invalid."""
+    return RunContext(run.record, run.launches(), parse(run.record.slo) if run.record.slo is not None else None, prices)
+
+
+def keep_figures(run: Run, cells: Collection[str]) -> None:
+    """Compute the figures of these cells now, so that the first report of the run finds them."""
+    context = context_of(run)
+    known = FigureCache(run.path, context, part=True)
+    for record, digest in run.cells_with_hash(cells) if known.on else ():
+        _read(run, record, digest, context, known)
+    known.save()
 
 
 def read_rows(run: Run, context: RunContext) -> tuple[tuple[Row, ...], tuple[str, ...]]:

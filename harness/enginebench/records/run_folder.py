@@ -16,7 +16,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -125,10 +125,10 @@ class Run:
         """The stored cells in plan order, without those whose record cannot be read. A cell of a damaged launch has failed."""
         return (record for record, _ in self.cells_with_hash())
 
-    def cells_with_hash(self) -> Iterator[tuple[CellRecord, str]]:
-        """The same, each with the SHA-256 of the file that it was read from."""
+    def cells_with_hash(self, only: Collection[str] | None = None) -> Iterator[tuple[CellRecord, str]]:
+        """The same, each with the SHA-256 of the file that it was read from. only: the ids of those that are wanted; None: of all."""
         launches = self._read_launches()
-        for cell_id in filter(self.has, self.record.cells):
+        for cell_id in filter(self.has, (each for each in self.record.cells if only is None or each in only)):
             with contextlib.suppress(UserError):
                 record, digest = self._read_cell(cell_id)
                 launch = launches.get(record.launch_id)

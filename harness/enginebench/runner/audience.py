@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enginebench.analysis.rows import keep_figures
 from enginebench.domain import Cell
 from enginebench.domain.ids import text_of
 from enginebench.records.remote.urls import url_of
 from enginebench.records.run_folder import Run
-from enginebench.runner.events import Event, Note, OnEvent, RunOpened
+from enginebench.runner.events import CellEnded, Event, LaunchEnded, Note, OnEvent, RunOpened
 from enginebench.runner.live import LiveFile
 from enginebench.scenario.plan import Plan
 
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 class Audience:
     """Passes each event on to all listeners, in the order in which they were added."""
 
-    def __init__(self, on_event: OnEvent) -> None:
-        self._live, self._caller = LiveFile(), _Caller(on_event)
-        self._listeners: list[OnEvent] = [self._live, self._caller]
+    def __init__(self, on_event: OnEvent, *, reported: bool = True) -> None:
+        """reported: the run is read on this machine when it has ended."""
+        self._live, self._caller, self._figures = LiveFile(), _Caller(on_event), _Figures()
+        self._listeners: list[OnEvent] = [self._live, self._caller, *([self._figures] if reported else [])]
 
     def __call__(self, event: Event) -> None:
         for each in self._listeners:
@@ -59,6 +61,7 @@ class Audience:
     def open(self, plan: Plan, run: Run, stack: contextlib.ExitStack, *, placed: bool = False) -> None:
         """Tell what is to be measured; live.json is there until the stack is closed. placed: it is measured elsewhere."""
         stack.enter_context(self._live)
+        self._figures.run = run
         loads = tuple(dict.fromkeys(cell.load for cell in plan.cells))
         deployments = tuple({text_of(deployment): deployment for deployment, _ in plan.launches()}.values())
         todo: tuple[Cell, ...] = tuple(cell for cell in plan.cells if cell.id not in plan.skipped and not run.has(cell.id))
@@ -84,3 +87,20 @@ class _Caller:
                 self._on_event(event)
             except Exception as error:  # noqa: BLE001  # whatever it is, the run goes on
                 self.error = error
+
+
+class _Figures:
+    """Keeps the figures of what a server start measured when it has ended: nothing is measured then, and the report of the run is quick."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self._cells: dict[str, list[str]] = {}
+        """By deployment, as several are measured at a time on a cluster."""
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case CellEnded() if event.record.status == "ok":
+                self._cells.setdefault(text_of(event.cell.deployment), []).append(event.record.id)
+            case LaunchEnded() if self.run is not None and (cells := self._cells.pop(text_of(event.deployment), [])):
+                with contextlib.suppress(Exception):  # whatever it is, the run goes on, and its report says it
+                    keep_figures(self.run, cells)

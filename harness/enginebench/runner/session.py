@@ -43,16 +43,18 @@ def run_plan(
     on_event: OnEvent = ignore,
     growth: Growth | None = None,
     others: Followers | None = None,
+    reported: bool = True,
 ) -> Run:
     """Measure every cell of a plan that has no record yet. growth: what adds cells; None: what the scenario asks for. others: the other
-    nodes of an engine that spans several. Other arguments and errors: `enginebench.api.run`."""
+    nodes of an engine that spans several. reported: the run is read on this machine when it has ended. Other arguments and errors:
+    `enginebench.api.run`."""
     began, growth = Moment(), growth or growth_of(plan)
     lacking = preflight(plan)
     if lacking.refused:
         raise CannotRun(lacking)
     plan = replace(plan, skipped={**plan.skipped, **lacking.skipped})
     plan = replace(plan, contents={**plan.contents, **check_prompts(plan)})
-    tell = Audience(on_event)
+    tell = Audience(on_event, reported=reported)
     for line in lacking.warnings:
         tell.note(f"warning: {line}")
     with contextlib.ExitStack() as stack:

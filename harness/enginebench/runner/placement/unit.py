@@ -44,7 +44,7 @@ def measure(unit: Unit, into: Path, others: Followers | None = None) -> Run:
 
     return run_plan(
         plan_of(unit, into / INPUTS), into, client_processes=unit.client_processes, wait_quiet_s=unit.wait_quiet_s,
-        share_machine=unit.share_machine or not unit.exclusive, on_event=_print_notes, others=others,
+        share_machine=unit.share_machine or not unit.exclusive, on_event=_print_notes, others=others, reported=False,
     )  # fmt: skip
 
 
