@@ -79,7 +79,7 @@ def find_changes(series: Sequence[Floats], known: Sequence[Sequence[int]], least
         return split.start + locate(series[split.part.series][split.start : split.end], inside).at
 
     splits: dict[int, dict[int, float]] = {}
-    for split in find_splits(series, known, place):
+    for split in find_splits(series, known, place, [math.log1p(each) for each in least]):
         splits.setdefault(split.part.series, {})[place(split)] = split.p
     memories = memory(series)
     return [

@@ -138,6 +138,31 @@ def test_false_discoveries_are_controlled_over_all() -> None:
     assert discoveries(ps[::-1], 0.05) == [False] * 11 + [True] * 4
 
 
+def test_a_series_too_quiet_to_look_changed_uses_none_of_the_error() -> None:
+    ps = [0.02, *[0.9] * 19]
+    assert not any(discoveries(ps, 0.1))
+    assert discoveries(ps, 0.1, [1.0, *[0.0] * 19]) == [True] + [False] * 19
+    assert discoveries(ps, 0.1, [1.0, *[0.003] * 19]) == [True] + [False] * 19
+
+
+def test_what_is_too_small_to_be_said_is_no_discovery() -> None:
+    """It is followed all the same, because it divides its series, if another one is a discovery at that p."""
+    ps = [1e-6, 1e-6, 1e-6, 0.03, 0.9, 0.9]
+    assert discoveries(ps, 0.1)[3]
+    small = [False] * 3 + [True] * 3
+    assert not any(discoveries(ps, 0.1, counted=small))
+    assert discoveries([*ps, 1e-7], 0.1, counted=[*small, True]) == [True] * 3 + [False] * 3 + [True]
+
+
+def test_of_many_series_that_do_not_change_few_are_called_changed() -> None:
+    """At a rate of 10 %, in at most one of ten such families anything at all is; here noise differs between the series."""
+    rng = np.random.default_rng(11)
+    families = [[sigma * rng.standard_normal(28) for sigma in rng.uniform(0.005, 0.03, 30)] for _ in range(12)]
+    said = [sum(bool(its.changes) for its in find_changes(series, [()] * 30, [0.03] * 30)) for series in families]
+    assert sum(map(bool, said)) <= 2
+    assert sum(said) <= 3
+
+
 def test_intervals_cover_a_level_of_a_week() -> None:
     for n in (8, 27, 28, 60, 120):
         spans = intervals(n)
