@@ -13,7 +13,7 @@ PARALLEL := -n $(or $(WORKERS),auto) --dist loadfile --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-unit real cluster contracts contracts-exports coverage lint format docs docs-site bench-history bench-scale bench-sequential bench-tune bench-client bench-client-hosts bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults gpu-kit gpu-rehearsal gpu-test clean
+.PHONY: help quickstart test test-unit real cluster contracts contracts-exports coverage lint format docs docs-site bench-history bench-winners bench-scale bench-sequential bench-tune bench-client bench-client-hosts bench-overhead bench-ceiling bench-ceiling-published bench-expectation bench-trust bench-faults gpu-kit gpu-rehearsal gpu-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,9 @@ bench-overhead: .venv/installed ## what the harness itself costs
 
 bench-history: .venv/installed ## plant changes in series of nights and count which are found at the right night, and false alarms
 	$(BIN)/python benchmarks/history.py
+
+bench-winners: .venv/installed ## how often a run of five or six deployments names a winner that is none, on simulated runs (ten minutes)
+	$(BIN)/python benchmarks/winners.py
 
 bench-sequential: .venv/installed ## how often `repeats: auto` names a wrong winner, and what it costs, on simulated runs
 	$(BIN)/python benchmarks/sequential.py

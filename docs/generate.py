@@ -235,8 +235,8 @@ def _metrics() -> str:
         f"few values. From n = {BOOTSTRAP_FROM} on it is the 95 % bootstrap interval (2,000 resamples, fixed seed; in simulations it contained the true median in 87 to 94 % of cases "
         "between n = 6 and 20). With one repeat there is no interval.\n\nWhether two deployments differ is not decided by their intervals, but "
         "by tests over the repeats, at each load. *Leads* means p < 0.05 in the exact two-sided Mann-Whitney test against every other deployment, a difference of at least "
-        "the margin (3 % for every metric; `equal_within` of a scenario or `bench report --equal-within` replace it), and p < 0.04 in a permutation test of the two deployments "
-        "over all loads, which keeps chance from naming a winner at one load of many. *Equal* means that the difference is below the margin in two one-sided tests at 5 % "
+        "the margin (3 % for every metric; `equal_within` of a scenario or `bench report --equal-within` replace it), and p < 0.03 in a permutation test of the two deployments "
+        "over all loads, stepping down from the plainest difference (Westfall and Young 1993), which keeps chance from naming a winner at one load of many. *Equal* means that the difference is below the margin in two one-sided tests at 5 % "
         "(TOST; 3 repeats each are enough). *Probably ahead* means that all repeats agree but are too few for such a p (with n = 3 each p is 0.10; "
         f"{repeats_needed()} each are enough); otherwise they *cannot be told apart*.\n\n" + inside + "\n\n" + hardware + "\n"
     )

@@ -65,6 +65,8 @@ class Standing:
     """Whether all of two or more restarts agree on that."""
     note: str = ""
     """Why it cannot be told from the best, or is not comparable."""
+    left_out: Literal["", "failed", "invalid"] = ""
+    """Why a row that was asked for has no figure to compare; '' for every other."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,8 @@ class Grid:
     statements: tuple[Statement, ...]
     others: tuple[str, ...] = ()
     """Sentences about deployments that lead nowhere: 'llamacpp: 12-51 % of the best'."""
+    left_out: tuple[str, ...] = ()
+    """Sentences about those that have no figure to compare: 'vllm failed at 64 streams'."""
 
     def at(self, context: str, level: str) -> Regime | None:
         return next((each for each in self.regimes if (each.context, each.level) == (context, level)), None)

@@ -1,7 +1,7 @@
 """Who is best in each regime (model x context x load), by how much, and whether that is sure. Makes no sentences.
 
 A deployment leads where three things agree: the exact rank test over restarts at this load, a difference that is not below the margin that
-counts as equal in practice, and a test that the two deployments differ anywhere in the run (`differ_anywhere`). It shares the lead with
+counts as equal in practice, and a test over the whole run that the two differ at this load (`differ_at`). It shares the lead with
 those that are equal (`equal_within`). Otherwise the measurements do not tell, and the regime says why.
 """
 
@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 from enginebench.analysis.conclusion import Margin, Outcome, Regime, Relation, Standing
 from enginebench.analysis.restarts import by_restart, outlier, too_few
 from enginebench.analysis.rows import Row, restarts_within
 from enginebench.domain import Load
 from enginebench.domain.formatting import percent
-from enginebench.metrics.equivalence import GATE, Restarts, differ_anywhere, equal_within
+from enginebench.metrics.equivalence import GATE, Restarts, differ_at, equal_within
 from enginebench.metrics.registry import find
 from enginebench.metrics.slo import Slo
 from enginebench.metrics.statistics import CONFIDENCE, Estimate, change, compare, repeats_needed
@@ -35,8 +36,8 @@ class Field:
     error: float = 1 - CONFIDENCE
     """Of a claim about one load; of a run that looks several times, of this look (`enginebench.domain.repeats`)."""
     gate: float = GATE
-    """Of a claim that two deployments differ anywhere."""
-    _gates: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    """Of all claims about two deployments together."""
+    _gates: dict[tuple[str, str], Mapping[int, float]] = field(default_factory=dict)
 
     @property
     def higher(self) -> bool:
@@ -87,7 +88,7 @@ class Field:
             return "cannot tell", f"{percent(margin.value, 2)} apart, not shown to be more or less than {percent(self.equal_within)}"
         if margin is not None and margin.value < self.equal_within:
             return "cannot tell", self._overlap(best, other, alone=False)
-        if order == "higher" and (margin is None or ((gate := self._gate(best.row, other.row)) is not None and gate < self.gate)):
+        if order == "higher" and (margin is None or self._gate(best.row, other.row) < self.gate):
             return "behind", ""
         if apart and order in ("ahead", "unknown"):
             return "probably behind", too_few(min(best.value.n, other.value.n))
@@ -103,12 +104,12 @@ class Field:
             return too_few(min(best.value.n, other.value.n))
         return "restarts overlap"
 
-    def _gate(self, a: Row, b: Row) -> float | None:
-        """p of 'these two deployments are alike at every load'."""
+    def _gate(self, a: Row, b: Row) -> float:
+        """p of 'these two deployments are alike at this load', over the whole run."""
         key = a.name, b.name
         if key not in self._gates:
-            self._gates[key] = self._gates[key[::-1]] = differ_anywhere(self._restarts[a.name], self._restarts[b.name])
-        return self._gates[key]
+            self._gates[key] = self._gates[key[::-1]] = differ_at(self._restarts[a.name], self._restarts[b.name])
+        return self._gates[key].get(self._loads[a.load], 1.0)
 
     @cached_property
     def _by_load(self) -> Mapping[Load, Sequence[tuple[int, Row]]]:
@@ -118,13 +119,16 @@ class Field:
         return out
 
     @cached_property
+    def _loads(self) -> Mapping[Load, int]:
+        return {load: i for i, load in enumerate(dict.fromkeys(row.load for _, row in self.rows))}
+
+    @cached_property
     def _restarts(self) -> Mapping[str, Restarts]:
         """Deployment -> load -> restart -> figure."""
-        loads = {load: i for i, load in enumerate(dict.fromkeys(row.load for _, row in self.rows))}
         out: dict[str, dict[int, dict[int, float]]] = {}
         for _, row in self.rows:
             if row.ranked and row.figures.get(self.figure):
-                out.setdefault(row.name, {})[loads[row.load]] = by_restart(row, self.figure)
+                out.setdefault(row.name, {})[self._loads[row.load]] = by_restart(row, self.figure)
         return out
 
     def _share(self, best: Estimate, other: Estimate) -> float | None:
@@ -204,7 +208,11 @@ def _absent(rows: Sequence[tuple[int, Row]], found: Sequence[_Entry]) -> Iterato
     for i, row in rows:
         if i not in known:
             relation: Relation = "no figure" if row.ranked else "not comparable"
-            yield Standing(row.name, i, relation, note=row.reasons[0] if row.reasons else "", suspect=row.verdict == "suspect")
+            left_out: Literal["", "failed", "invalid"] = (
+                "failed" if row.status == "failed" else "invalid" if row.status == "ok" and row.verdict == "invalid" else ""
+            )
+            note = row.reasons[0] if row.reasons else ""
+            yield Standing(row.name, i, relation, note=note, suspect=row.verdict == "suspect", left_out=left_out)
 
 
 def _nearest(found: Sequence[_Entry]) -> str:

@@ -3,7 +3,7 @@
 A load is decided at the first look at which its outcome is sure; later restarts do not change it. A deployment that is surely behind at a
 load is measured there no more, and stays behind. Both follow from the stored cells alone, so a run resumes where it stopped, and a report
 says what the run decided. The whole error of a pair of deployments is the sum over the looks (`AutoRepeats.errors`): for one load by the
-rank test, for all loads together by `differ_anywhere`.
+rank test, for all loads together by `differ_at`.
 """
 
 from __future__ import annotations
