@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from enginebench.analysis.conclusion import Capacity, Choice, Grid, Regime
+from enginebench.analysis.headline import name_of
 from enginebench.domain.formatting import counted, percent
 
 
@@ -34,7 +35,12 @@ def _by_capacity(held: Sequence[Capacity]) -> tuple[str, str]:
 
 
 def _by_regimes(model: str, grids: Sequence[Grid]) -> tuple[str, str] | None:
-    regimes = [each for its in grids if its.scale.model == model for each in its.regimes if each.outcome not in ("nothing", "none holds")]
+    every = [its for its in grids if its.scale.model == model]
+    if not every:
+        return None
+    first = max(every, key=lambda its: len(its.regimes))
+    ours = [its for its in every if set(its.scale.deployments) == set(first.scale.deployments)]  # others were not asked the same
+    regimes = [each for its in ours for each in its.regimes if each.outcome not in ("nothing", "none holds")]
     names = dict.fromkeys(s.deployment for each in regimes for s in each.standings if s.share is not None)
     if not names:
         return None
@@ -43,6 +49,7 @@ def _by_regimes(model: str, grids: Sequence[Grid]) -> tuple[str, str] | None:
     among = sum(name in each.leaders for each in regimes)
     lowest = min(shares[name], default=1.0)
     text = f"best or not told from the best at {among} of {counted(len(regimes), 'load')}"
+    text += f" ({' and '.join(map(name_of, ours))})" if len(ours) < len(every) else ""
     return name, text + (f", never below {percent(math.floor(100 * lowest) / 100, 2)} of the best" if among < len(regimes) else "")
 
 

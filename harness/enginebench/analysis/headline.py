@@ -14,26 +14,31 @@ _SAID = 4
 def headline(model: str, grids: Sequence[Grid], limits: Sequence[Capacity], scope: str, currency: str) -> str:
     """What to run and why, by regime; '' if nothing is known. scope: of the weights, as a clause."""
     its_limits = [its for its in limits if its.model == model]
-    parts = list(_limits(its_limits, currency))
+    parts = list(held(its_limits, currency))
     its_grids = [each for each in grids if each.scale.model == model]
-    parts += [_grid(each, named=len(its_grids) > 1) for each in its_grids if not _said_by_limits(each, its_limits)]
+    parts += [_grid(each, named=len(its_grids) > 1) for each in its_grids if not said_by_limits(each, its_limits)]
     text = " ".join(parts)
     return f"{scope[0].upper()}{scope[1:]}: {text}" if scope and text else text
 
 
 def _grid(grid: Grid, *, named: bool) -> str:
-    name = ", ".join(filter(None, (grid.scale.kind if named else "", grid.scale.settings)))
+    name = name_of(grid) if named else grid.scale.settings
     texts = [statement.text for statement in grid.statements[:_SAID]]
     more = len(grid.statements) - _SAID
     texts += [f"and {more} more, see the grid"] if more > 0 else []
-    whys = list(dict.fromkeys(statement.why for statement in grid.statements if statement.why))
+    whys = list(dict.fromkeys(its.why for its in grid.statements if its.why and its.outcome != "none holds"))
     why = f". Not sure: {'; '.join(whys[:2])}" if whys else ""
     suspect = " (some cells are suspect)" if any(statement.suspect for statement in grid.statements) else ""
-    said = f"{'; '.join([*texts, *grid.others])}{why}{suspect}."
+    said = f"{'; '.join([*texts, *grid.others, *grid.left_out])}{why}{suspect}."
     return f"{name}: {said}" if name else said
 
 
-def _said_by_limits(grid: Grid, limits: Sequence[Capacity]) -> bool:
+def name_of(grid: Grid) -> str:
+    """'open loop', 'closed loop, prompts text': which of several grids of a model it is."""
+    return ", ".join(filter(None, (grid.scale.kind, grid.scale.settings)))
+
+
+def said_by_limits(grid: Grid, limits: Sequence[Capacity]) -> bool:
     """Whether the loads that each deployment holds say it all: below its limit every deployment serves the rate that is offered."""
     its = [each for each in limits if each.settings == grid.scale.settings]
     its = [each for each in its if (each.unit == "req/s") == (grid.scale.kind == "open loop")]
@@ -45,19 +50,21 @@ def _said_by_limits(grid: Grid, limits: Sequence[Capacity]) -> bool:
 # -- loads that are held -----------------------------------------------------------------------------------------------------------
 
 
-def _limits(limits: Sequence[Capacity], currency: str) -> Iterator[str]:
-    """One sentence for each context: what every deployment holds, the highest load first."""
+def held(limits: Sequence[Capacity], currency: str, most: int | None = None) -> Iterator[str]:
+    """One sentence for each context: what every deployment holds, the highest load first. most: deployments that it names."""
     places = dict.fromkeys((its.settings, its.context, its.unit) for its in limits)
     if limits and _all_hold(limits) and not any(its.searched for its in limits):
         yield "Every load tried is within the SLO."
         return
     for settings, context, unit in places:
         its = [each for each in limits if (each.settings, each.context, each.unit) == (settings, context, unit)]
-        where = ", ".join(filter(None, (f"with {context}", settings))) if len(places) > 1 else ""
+        several = [len(set(each)) > 1 for each in zip(*places, strict=True)]  # the unit is said with each load
+        where = ", ".join(filter(None, (settings if several[0] else "", f"with {context}" if several[1] else "")))
         alike: dict[str, list[str]] = {}
         for each in its:
             alike.setdefault(f"{_held(each)}{_priced(each, currency)}", []).append(each.deployment)
         parts = [f"{' and '.join(names)} {'hold' if len(names) > 1 else 'holds'} {held}" for held, names in alike.items()]
+        parts = parts if most is None or len(parts) <= most else [*parts[:most], f"{len(parts) - most} more"]
         yield f"Within the SLO{f' {where}' if where else ''}: {'; '.join(parts)}{_order(its)}."
 
 

@@ -29,7 +29,7 @@ def grid(group: Group, field: Field | Looks) -> Grid | None:
         merged.setdefault(_alike(each), []).append(each)
     statements = [_statement(its, axes, field.equal_within) for its in merged.values()]
     statements.sort(key=lambda its: (_ORDER.index(its.outcome) if its.of < len(found) else -1, -its.of))
-    return Grid(group.scale, regimes, tuple(statements), tuple(_others(found, group.scale)))
+    return Grid(group.scale, regimes, tuple(statements), tuple(_others(found, group.scale)), tuple(_left_out(found, axes)))
 
 
 _ORDER: tuple[Outcome, ...] = ("leads", "probably leads", "equal", "cannot tell", "alone", "none holds", "nothing")
@@ -38,8 +38,13 @@ _ORDER: tuple[Outcome, ...] = ("leads", "probably leads", "equal", "cannot tell"
 def _alike(regime: Regime) -> tuple[object, ...]:
     """Regimes with the same key are one statement: the same leader, sure or not; the same deployments that are equal, or not told apart."""
     if regime.outcome in _LEADS:
-        return "leads", regime.leaders
+        return "leads", regime.leaders, _of_nothing(regime)
     return regime.outcome, tuple(sorted(regime.leaders))
+
+
+def _of_nothing(regime: Regime) -> bool:
+    """Whether the next has a figure of 0, of which nothing is a share."""
+    return bool(regime.runner_up) and regime.margin is None
 
 
 def _statement(regimes: Sequence[Regime], axes: Axes, margin: float) -> Statement:
@@ -70,6 +75,8 @@ def _text(outcome: Outcome, regimes: Sequence[Regime], where: str, lead: str, su
     first = regimes[0].best
     if outcome in _LEADS:
         verb = "leads" if outcome == "leads" else "is probably ahead"
+        if not lead and _of_nothing(regimes[0]):
+            lead = f"{' or '.join(dict.fromkeys(each.runner_up for each in regimes))} reaches 0 {scale.unit}"
         ahead = f": {lead}" if lead else ": only it meets the SLO"
         return f"{names[0]} {verb} {where}{ahead}{_surety(regimes, sure)}"
     if outcome == "equal":
@@ -140,6 +147,19 @@ def _others(regimes: Sequence[Regime], scale: Scale) -> Iterator[str]:
         yield f"the other {len(known)}: {_behind([s for its in known.values() for s in its])}"
     else:
         yield from (f"{name}: {_behind(its)}" for name, its in known.items())
+
+
+def _left_out(regimes: Sequence[Regime], axes: Axes) -> Iterator[str]:
+    """'c failed at 64 streams', 'd is invalid at all 9 loads tried, and not ranked'."""
+    for why in ("failed", "invalid"):
+        alike: dict[str, list[str]] = {}
+        for name in axes.scale.deployments:
+            places = {(r.context, r.level) for r in regimes for s in r.standings if s.deployment == name and s.left_out == why}
+            if places:
+                alike.setdefault(axes.words(places) or _everywhere(axes), []).append(name)
+        for where, names in alike.items():
+            verb = "failed" if why == "failed" else f"{'is' if len(names) == 1 else 'are'} invalid"
+            yield f"{_listed(names)} {verb} {where}{', and not ranked' if why == 'invalid' else ''}"
 
 
 def _behind(its: Sequence[Standing]) -> str:

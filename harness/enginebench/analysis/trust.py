@@ -79,11 +79,17 @@ def _unmeasured(cells: Sequence[CellResult], missing: int, every: int, again: st
 
 
 def _restarts(rows: Sequence[Row], ran: Sequence[CellResult], again: str) -> Iterator[Cause]:
-    few = [row for row in rows if row.status == "ok" and _restarts_of(row) < repeats_needed()]
+    needed = repeats_needed()
+    few = [row for row in rows if row.status == "ok" and _restarts_of(row) < needed and not _lost(row, needed)]
     if few:
         fewest = min(map(_restarts_of, few))
         cells = sum(len([cell for cell in row.cells if cell.ran]) or 1 for row in few)
         yield Cause("restarts", too_few(fewest), f"{again} --fresh --repeats {repeats_needed()}", cells, max(len(ran), cells))
+
+
+def _lost(row: Row, needed: int) -> bool:
+    """Whether there would be enough if none had failed, which is a cause of its own with another fix."""
+    return sum(cell.ran or cell.record.status == "failed" for cell in row.cells) >= needed > sum(cell.ran for cell in row.cells)
 
 
 def _restarts_of(row: Row) -> int:

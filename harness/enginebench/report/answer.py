@@ -56,7 +56,7 @@ def answer(analysis: Analysis) -> Answer:
     rows = [row for grid in found.grids for row in _rows(grid, analysis)]
     rows += [_mixed(its, several=several) for its in found.choices if _to_choose(its.model, found.grids)]
     others = tuple(
-        f"{grid.scale.model}: {text}" if several else text for grid in found.grids for text in grid.others
+        f"{grid.scale.model}: {text}" if several else text for grid in found.grids for text in (*grid.others, *grid.left_out)
     )  # fmt: skip
     whole = "" if short == headings else " ".join(f"{model}: {text}" if model else text for model, text in headings)
     return Answer(tuple(short), whole, next(iter(units)) if len(units) == 1 else "", tuple(rows), others, facts(analysis))

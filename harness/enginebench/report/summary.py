@@ -13,6 +13,7 @@ from statistics import median
 
 from enginebench.analysis.analysis import Analysis
 from enginebench.analysis.conclusion import Grid, Regime, Standing
+from enginebench.analysis.headline import held, name_of, said_by_limits
 from enginebench.analysis.machine_text import machine_text
 from enginebench.domain.formatting import number
 from enginebench.report.columns import MISSING
@@ -27,6 +28,8 @@ _MOST_ROWS = 8
 _MOST_SENTENCES = 6
 _MOST_LATENCIES = 6
 _MOST_CAPACITIES = 8
+_MOST_HELD = 3
+"""Deployments of which the answer says what they hold; all are below it."""
 _MARKS = {"equal": "=", "cannot tell": "~"}
 
 
@@ -59,13 +62,23 @@ def _answer(analysis: Analysis, width: int) -> Iterator[str]:
     """A sentence for each group of regimes with the same leaders, the most important first."""
     found = analysis.conclusion
     sentences: list[str] = []
-    for grid in found.grids:
-        prefix = f"{grid.scale.model}: " if len({each.scale.model for each in found.grids}) > 1 else ""
-        scope = f"{grid.scale.scope}: " if grid.scale.scope else ""
-        texts = [each.text for each in grid.statements] + list(grid.others)
+    left_out: list[str] = []
+    currency = analysis.prices.currency if analysis.prices is not None else ""
+    for model in found.by_model:
+        grids = [each for each in found.grids if each.scale.model == model]
+        limits = [each for each in found.capacities if each.model == model]
+        texts = [each.removesuffix(".") for each in held(limits, currency, _MOST_HELD)]
+        for grid in (each for each in grids if not said_by_limits(each, limits)):
+            its = [each.text for each in grid.statements] + list(grid.others)
+            name = name_of(grid) if len(grids) > 1 else ""
+            texts += [f"{name}: {its[0]}", *its[1:]] if name and its else its
+            left_out += [f"{model}: {each}" if len(found.by_model) > 1 else each for each in grid.left_out]
+        scope = f"{grids[0].scale.scope}: " if grids and grids[0].scale.scope else ""
+        prefix = f"{model}: " if len(found.by_model) > 1 else ""
         sentences += [f"{prefix}{scope}{texts[0]}", *texts[1:]] if texts else []
-    if not sentences:
-        sentences = [found.sentence]
+    if len(sentences) + len(left_out) <= _MOST_SENTENCES:
+        sentences += left_out
+    sentences = sentences or [found.sentence]
     shown = sentences if len(sentences) <= _MOST_SENTENCES else [*sentences[: _MOST_SENTENCES - 1], _more(sentences)]
     for i, sentence in enumerate(shown):
         yield from labelled("" if i else "ANSWER", sentence, width)

@@ -35,7 +35,7 @@ def render_why(analysis: Analysis, *, width: int | None = None) -> str:
             surety = f"sure at {each.sure} of {counted(each.of, 'load')}" if each.outcome not in ("alone", "none holds") else ""
             said = each.text if surety in each.text else f"{each.text}; {surety}"
             lines += labelled("  -", "; ".join(filter(None, (said, each.why))), width, 4)
-        lines += [line for text in grid.others for line in labelled("  -", text, width, 4)]
+        lines += [line for text in (*grid.others, *grid.left_out) for line in labelled("  -", text, width, 4)]
         blocks.append(lines)
     trust = [f"TRUST   {found.trust.level}"]
     for cause in found.trust.causes:
