@@ -11,7 +11,7 @@ import hashlib
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 VENDOR = "vendor/llama.cpp/"
@@ -26,15 +26,18 @@ UNUSED = re.compile(
     r"|.*\.(gguf|png|jpg|gif|svg|ipynb|mp3|wav|jpeg|mp4|webp)$"
 )
 """Paths in llama.cpp that the server does not need."""
+SECOND = {"MMQ_CASE": "", "MMQ_CASE_W4A4": ", GGML_PREC_Q4"}
+"""Macro of matrix products -> the arguments of the template after the type."""
 NAMED = "fattn-vec"
 """Beginning of the files of instances that CMake names; others are those that it finds."""
-_CASE = re.compile(r"^DECL_(?P<kind>FATTN_\w+_CASE|MMQ_CASE)\((?P<arguments>[^)]*)\);\s*$", re.MULTILINE)
-STUBS: Mapping[str, tuple[str, str, str]] = {
+_CASE = re.compile(r"^DECL_(?P<kind>FATTN_\w+_CASE|MMQ_CASE(?:_W4A4)?)\((?P<arguments>[^)]*)\);\s*$", re.MULTILINE)
+STUBS: dict[str, tuple[str, str, str]] = {
     "FATTN_TILE_CASE": ("ggml_cuda_flash_attn_ext_tile_case", "int, int", "ggml_backend_cuda_context &, ggml_tensor *"),
     "FATTN_MMA_F16_CASE": ("ggml_cuda_flash_attn_ext_mma_f16_case", "int, int, int, int", "ggml_backend_cuda_context &, ggml_tensor *"),
     "FATTN_VEC_CASE": ("ggml_cuda_flash_attn_ext_vec_case", "int, ggml_type, ggml_type", "ggml_backend_cuda_context &, ggml_tensor *"),
-    "MMQ_CASE": ("mul_mat_q_case", "ggml_type", "ggml_backend_cuda_context &, const mmq_args &, cudaStream_t"),
+    "MMQ_CASE": ("mul_mat_q_case", "ggml_type, ggml_prec = GGML_PREC_Q8", "ggml_backend_cuda_context &, const mmq_args &, cudaStream_t"),
 }
+STUBS["MMQ_CASE_W4A4"] = STUBS["MMQ_CASE"]
 """Macro -> the function template that it instantiates, its template's and its own parameters."""
 
 
@@ -76,7 +79,7 @@ def drop_folders(file: Path) -> None:
 def wanted(kind: str, arguments: str) -> bool:
     """Whether a kernel is built: by its head sizes (the first numbers) or its type."""
     parts = [part.strip() for part in arguments.split(",")]
-    if kind == "MMQ_CASE":
+    if kind in SECOND:
         return parts[0] in TYPES
     heads = {int(part) for part in parts[: 1 if kind == "FATTN_VEC_CASE" else 2] if part.isdigit()}
     return heads <= HEADS
@@ -102,9 +105,8 @@ def trim(cuda: Path) -> None:
 
 def stubs(cases: list[tuple[str, str]]) -> Iterator[str]:
     yield '// Kernels that this build leaves out. Calling one ends the program.\n#include "common.cuh"\n\nstruct mmq_args;\n'
-    for kind in sorted({kind for kind, _ in cases}):
-        name, template, parameters = STUBS[kind]
+    for name, template, parameters in sorted({STUBS[kind] for kind, _ in cases}):
         yield f"template <{template}> void {name}({parameters});"
     for kind, arguments in dict.fromkeys(cases):
-        name, _, parameters = STUBS[kind]
+        (name, _, parameters), arguments = STUBS[kind], arguments + SECOND.get(kind, "")  # noqa: PLW2901
         yield f'template <> void {name}<{arguments}>({parameters}) {{ GGML_ABORT("{name}<{arguments}> was left out of this build"); }}'

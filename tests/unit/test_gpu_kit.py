@@ -200,13 +200,17 @@ def test_sources_are_trimmed_to_what_is_measured(tmp_path: Path) -> None:
         INSTANCES + "fattn-vec-instance-f16-f16.cu": "DECL_FATTN_VEC_CASE(128, GGML_TYPE_F16, GGML_TYPE_F16);\n",
         INSTANCES + "mmq-instance-q4_k.cu": "DECL_MMQ_CASE(GGML_TYPE_Q4_K);\n",
         INSTANCES + "mmq-instance-iq1_s.cu": "DECL_MMQ_CASE(GGML_TYPE_IQ1_S);\n",
+        INSTANCES + "mmq-instance-nvfp4.cu": "DECL_MMQ_CASE(GGML_TYPE_NVFP4);\nDECL_MMQ_CASE_W4A4(GGML_TYPE_NVFP4);\n",
         "llama_cpp/llama.py": "no",
         ".git/modules/vendor/llama.cpp/index": "no",
     }
     sources, folder = load("llamacpp_sources"), tmp_path / "llama.cpp"
     found = {str(path.relative_to(folder)) for path in sources.pack_sources(sdist(tmp_path / "l.tar.gz", files), folder)}
     kept = {name.removeprefix("vendor/llama.cpp/") for name in files if "CMake" in name or "ggml-cuda" in name}
-    kept -= {INSTANCES.removeprefix("vendor/llama.cpp/") + name for name in ("fattn-tile-instance-dkq40-dv40.cu", "mmq-instance-iq1_s.cu")}
+    kept -= {
+        INSTANCES.removeprefix("vendor/llama.cpp/") + name
+        for name in ("fattn-tile-instance-dkq40-dv40.cu", "mmq-instance-iq1_s.cu", "mmq-instance-nvfp4.cu")
+    }
     assert found == kept | {"FROM", "ggml/src/ggml-cuda/left-out.cu"}
     assert (folder / "CMakeLists.txt").read_text() == "project()\nadd_subdirectory(ggml)\n\n"
     cuda = folder / "ggml" / "src" / "ggml-cuda"
@@ -214,7 +218,9 @@ def test_sources_are_trimmed_to_what_is_measured(tmp_path: Path) -> None:
     assert "CASE(64, 64, 8, 1)" in mma
     assert "80" not in mma
     stubs = (cuda / "left-out.cu").read_text()
-    assert stubs.count("GGML_ABORT") == 4
+    assert stubs.count("GGML_ABORT") == 6
+    assert stubs.count("template <ggml_type, ggml_prec = GGML_PREC_Q8> void mul_mat_q_case(") == 1, "a default argument is stated once"
+    assert "void mul_mat_q_case<GGML_TYPE_NVFP4, GGML_PREC_Q4>(" in stubs
     assert "template <> void ggml_cuda_flash_attn_ext_mma_f16_case<576, 512, 8, 1>(ggml_backend_cuda_context &, ggml_tensor *)" in stubs
     assert "mul_mat_q_case<GGML_TYPE_IQ1_S>" in stubs
     assert "GGML_TYPE_Q4_K" not in stubs
