@@ -153,7 +153,7 @@ class Completions(Spelling):
         return {"prompt_logprobs": places}
 
     def probability(self, before: int, token: int) -> dict[str, object]:
-        logprob = -1.0 - zlib.crc32(b"%d %d" % (before, token)) % 4000 / 1000 - self.options.loss
+        logprob = -2.0 - zlib.crc32(b"%d %d" % (before, token)) % 4000 / 1000 - self.options.loss
         return {"logprob": None if self.options.loss < 0 else logprob, "rank": 1, "decoded_token": ""}
 
     def whole(self) -> object:

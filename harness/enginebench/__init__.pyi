@@ -17,6 +17,7 @@ from enginebench.api import open_run as open_run
 from enginebench.api import run as run
 from enginebench.api import side_by_side as side_by_side
 from enginebench.api import tune as tune
+from enginebench.api import tuned_scenario as tuned_scenario
 from enginebench.api import workloads as workloads
 from enginebench.audit.outcome import Audit as Audit
 from enginebench.audit.outcome import audit_to_html as audit_to_html

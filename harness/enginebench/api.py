@@ -101,6 +101,19 @@ def tune(
     return Run(folder)
 
 
+def tuned_scenario(run: eb.Run) -> str:
+    """The scenario that follows from a tuning, as YAML: the default and the tuned server of each deployment, all else as it was.
+
+    Its relative paths start from the folder of the scenario that was tuned for. UserError for a run that is no tuning.
+    """
+    from enginebench.errors import UserError
+    from enginebench.runner.tuning.scenario import tuned_scenario as written
+
+    if not run.tuned:
+        raise UserError("is no run of `bench tune`", file=run.path)
+    return written((run.path / "scenario.yaml").read_text(encoding="utf-8"), run.path.name, run.tuned)
+
+
 def import_file(path: str | Path | Sequence[str | Path], *, results: str | Path = "results", facts: Sequence[str] = ()) -> eb.Run:
     """Store what another tool measured as a new run: with raw samples where its files have single requests, else its stated figures.
 

@@ -42,7 +42,7 @@ def run(bench: Bench, loss: str, code: int = 0) -> Path:
 
 def of_fake(ids: tuple[int, ...], first: int) -> float:
     """Nats of a window by the fake engine's own rule."""
-    return sum(1 + zlib.crc32(b"%d %d" % pair) % 4000 / 1000 for pair in zip(ids[first - 1 :], ids[first:], strict=False))
+    return sum(2 + zlib.crc32(b"%d %d" % pair) % 4000 / 1000 for pair in zip(ids[first - 1 :], ids[first:], strict=False))
 
 
 def test_a_faster_deployment_that_breaks_the_rule_is_not_ranked(bench: Bench) -> None:
@@ -87,5 +87,34 @@ def test_the_perplexity_is_that_of_the_engines_own_rule(bench: Bench) -> None:
 
 def test_a_deployment_that_returns_no_numbers_is_not_ranked(bench: Bench) -> None:
     found = analyse(open_run(run(bench, "-1")))
-    assert found.quality[1].why == "60 scored tokens have no finite log-probability"
+    assert found.quality[1].why == "60 scored tokens have a log-probability that is no finite number, or above 0"
     assert {row.name for row in found.rows if row.excluded} == {"cheap"}
+
+
+def test_a_finished_run_catches_up_on_the_quality_that_is_asked_for_afterwards(bench: Bench) -> None:
+    """Without measuring any cell again; then on what the scenario asks for in addition; then it is complete."""
+    text = SCENARIO.format(loss="0.05").replace("precision: none,", "precision: none, max_context: 64,")
+    without, _, quality = text.partition("quality:")
+    write_hf_folder(RandomMoE(layers=1, hidden=32, heads=2, kv_heads=1, head_dim=32, experts=2, top_k=1), "f16", bench.folder / "weights")
+    (bench.folder / "s.yaml").write_text(without)
+    assert bench("run", "s.yaml", "--no-html").returncode == 0
+    cells = {file: file.read_bytes() for file in (bench.run_folder() / "cells").iterdir()}
+    assert analyse(open_run(bench.run_folder())).quality == ()
+    (bench.folder / "s.yaml").write_text(
+        without + "quality:\n  perplexity: {windows: 4, window: 32, max_increase: 2%}\n  reference: exact\n"
+    )
+    done = bench("run", "s.yaml", "--no-html")
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 cells are stored; the quality is not all measured" in done.stderr
+    found = analyse(open_run(bench.run_folder()))
+    assert {file: file.read_bytes() for file in (bench.run_folder() / "cells").iterdir()} == cells
+    assert [its.verdict for its in found.quality] == ["reference", "breaks"]
+    assert all(row.figures["perplexity"] is not None for row in found.rows)
+    assert found.quality[1].divergence is None
+    (bench.folder / "s.yaml").write_text(without + "quality:" + quality)
+    assert bench("run", "s.yaml", "--no-html").returncode == 0
+    stored = open_run(bench.run_folder())
+    assert analyse(stored).quality[1].divergence is not None
+    assert len(stored.launches()) == 6
+    assert bench("run", "s.yaml", "--no-html").returncode == 0
+    assert len(list((bench.folder / "results").iterdir())) == 2, "a complete run is not resumed"

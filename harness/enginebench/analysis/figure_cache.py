@@ -78,7 +78,8 @@ class FigureCache:
             return None
         if record.launch_id not in self._launches:
             launch = self._context.launches.get(record.launch_id)
-            self._launches[record.launch_id] = fingerprint(plain(launch))
+            known = plain_object({"launch": plain(launch), "quality": plain(self._context.quality_of(record))})
+            self._launches[record.launch_id] = fingerprint(known)
         parts = (self._base, digest, samples, self._launches[record.launch_id], str(weights))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -1,7 +1,8 @@
 """The quality of each deployment from what was stored, compared with that of its model's reference, and whether it keeps the rule.
 
 A deployment breaks the rule if the whole 95 % interval of its perplexity's increase lies above `max_increase`, or if the engine returned
-log-probabilities that are no numbers. It is then not ranked. One whose interval holds the limit is ranked, and the report says so.
+log-probabilities that are no numbers. It is then not ranked. One whose interval holds the limit is ranked, and the report says so. Figures
+that look like logarithms to another base than the reference's are not judged.
 """
 
 from __future__ import annotations
@@ -14,10 +15,16 @@ from typing import Literal, TypeAlias
 from enginebench.analysis.rows import Row
 from enginebench.domain.formatting import percent
 from enginebench.domain.ids import text_of
-from enginebench.metrics.divergence import agreed, kl_of_top
+from enginebench.metrics.divergence import agreed, kl_of_top, same_best, stretch
 from enginebench.metrics.paired import Mean, mcnemar, mean
-from enginebench.records.launch import LaunchRecord
+from enginebench.records.launch import LaunchRecord, latest_quality
 from enginebench.records.quality import Prediction, QualityRecord, Scored, TaskScore
+
+_BASES = {"base 10": 1 / math.log(10), "base 2": 1 / math.log(2)}
+"""What natural logarithms are multiplied by to become others."""
+_NEAR, _ALIKE = 0.01, 0.99
+_SLOPE = 0.15
+"""A slope of log-probabilities that is farther from 1 is no precision of the same weights, if they correlate by `_ALIKE`."""
 
 Verdict: TypeAlias = Literal["reference", "no rule", "within", "breaks", "cannot tell", "unknown"]
 
@@ -79,7 +86,8 @@ def nats_per_token(scored: Scored) -> list[float]:
 def qualities(rows: Sequence[Row], launches: Mapping[str, LaunchRecord], check: Mapping[str, object]) -> tuple[Quality, ...]:
     """One for each deployment whose quality was asked for, in the order of the rows. check: of the scenario, as it was stored."""
     label = check.get("reference")
-    records = {text_of(its.deployment): its.quality for its in launches.values() if its.quality is not None}
+    measured = {text_of(its.deployment): its.deployment for its in launches.values() if its.quality is not None}
+    records = {text: record for text, its in measured.items() if (record := latest_quality(launches, its)) is not None}
     first = {(row.deployment.model, row.name): row for row in reversed(rows)}
     order = dict.fromkeys((row.deployment.model, row.name) for row in rows)
     found = [(first[key], record) for key in order if (record := records.get(text_of(first[key].deployment))) is not None]
@@ -106,7 +114,8 @@ def _quality(row: Row, record: QualityRecord, reference: tuple[Row, QualityRecor
     if scored is not None and scored.nats and (level := mean(nats_per_token(scored))) is not None:
         its = replace(its, perplexity=level.exp(), loaded=_increase(record.under_load, scored))
     if scored is not None and scored.invalid:
-        return replace(its, verdict="breaks", why=f"{scored.invalid} scored tokens have no finite log-probability")
+        why = f"{scored.invalid} scored tokens have a log-probability that is no finite number, or above 0"
+        return replace(its, verdict="breaks", why=why)
     if reference is None or reference[0] is row:
         its = replace(
             its,
@@ -127,6 +136,8 @@ def _judged(its: Quality, other: QualityRecord, limit: object) -> Quality:
     found = its.increase
     if found is None:
         return replace(its, verdict="unknown", why=_incomparable(its.record, other))
+    if doubt := _other_unit(its, other):
+        return replace(its, verdict="unknown", why=doubt)
     if not isinstance(limit, int | float):
         return replace(its, verdict="no rule")
     if found.low is None or found.high is None:
@@ -137,6 +148,30 @@ def _judged(its: Quality, other: QualityRecord, limit: object) -> Quality:
     if found.high <= limit:
         return replace(its, verdict="within")
     return replace(its, verdict="cannot tell", why=f"{text}, not shown to be more or less than {percent(limit, 2)}")
+
+
+def _other_unit(its: Quality, other: QualityRecord) -> str:
+    """That its logarithms are the reference's in another unit; '' if nothing speaks for it."""
+    for whose, power in (("its", 1), (f"{its.reference}'s", -1)):
+        for base, unit in _BASES.items():
+            if _times(its.record.perplexity, other.perplexity, unit**power):
+                return f"{whose} log-probabilities are {unit:.3g} times the other's in every window, as logarithms to {base} are"
+    theirs = {(each.window, each.place): _distribution(each) for each in other.predictions}
+    pairs = [
+        (theirs[each.window, each.place], _distribution(each)) for each in its.record.predictions if (each.window, each.place) in theirs
+    ]
+    found_slope = stretch(pairs)
+    if found_slope is None or found_slope[1] < _ALIKE or abs(found_slope[0] - 1) <= _SLOPE:
+        return ""
+    slope = found_slope[0]
+    return f"its log-probabilities are {slope:.3g} times those of {its.reference}: another temperature, or another base of the logarithm"
+
+
+def _times(scored: Scored | None, base: Scored | None, factor: float) -> bool:
+    """Whether the windows' figures are the others', each times the factor, to within 1 %."""
+    if scored is None or base is None or len(scored.nats) < 2 or len(scored.nats) != len(base.nats):
+        return False
+    return all(b > 0 and abs(a / b / factor - 1) < _NEAR for a, b in zip(scored.nats, base.nats, strict=True))
 
 
 def _incomparable(record: QualityRecord, other: QualityRecord) -> str:
@@ -164,7 +199,7 @@ def _divergence(record: QualityRecord, other: QualityRecord) -> Divergence | Non
     by_window: dict[int, list[tuple[float, bool]]] = {}
     for its, reference in pairs:
         apart = kl_of_top(_distribution(reference), _distribution(its))
-        by_window.setdefault(its.window, []).append((apart, its.ids[0] == reference.ids[0]))
+        by_window.setdefault(its.window, []).append((apart, same_best(_distribution(reference), _distribution(its))))
     kl = mean([math.fsum(apart for apart, _ in each) / len(each) for each in by_window.values()])
     same = mean([sum(best for _, best in each) / len(each) for each in by_window.values()])
     if kl is None or same is None:

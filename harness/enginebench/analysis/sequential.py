@@ -1,18 +1,19 @@
 """The regimes of a run with `repeats: auto`: judged at each look as its restarts were then, at that look's error. Makes no sentences.
 
 A load is decided at the first look at which its outcome is sure; later restarts do not change it. A deployment that is surely behind at a
-load is measured there no more, and stays behind. Both follow from the stored cells alone, so a run resumes where it stopped, and a report
-says what the run decided. The whole error of a pair of deployments is the sum over the looks (`AutoRepeats.errors`): for one load by the
-rank test, for all loads together by `differ_at`.
+load is measured there no more, and stays behind; so is one that further restarts will probably not tell from the best (`forecast`). All of
+it follows from the stored cells alone, so a run resumes where it stopped, and a report says what the run decided. The whole error of a pair
+of deployments is the sum over the looks (`AutoRepeats.errors`): for one load by the rank test, for all loads together by `differ_at`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from enginebench.analysis.conclusion import Regime, Standing
+from enginebench.analysis.forecast import LEAST_CHANCE, Forecast, Side, forecast
 from enginebench.analysis.regimes import Field, margin_between
 from enginebench.analysis.rows import Row, fold
 from enginebench.domain import Load
@@ -31,6 +32,8 @@ class Judged:
     """Whether more restarts cannot change its outcome."""
     contenders: tuple[str, ...] = ()
     """Not decided: the deployments whose further restarts can change it."""
+    forecast: Forecast | None = None
+    """Not decided: what the looks that are left will probably show; None after the last one, and where it cannot be predicted."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,45 @@ class Looks:
     def judged(self, load: Load, looks: int | None = None) -> Judged:
         """A load after so many looks, or fewer where it was decided before; None: after all that its restarts reach."""
         gone: dict[str, Standing] = {}
-        number = self._reached(load) if looks is None else looks
+        ended: set[str] = set()
+        reached = self._reached(load)
+        number = reached if looks is None else looks
         for look in range(number):
             field = self._at(look)
             regime = field.regime(load, without=gone)
-            decided, last = _decided(regime), look == number - 1
-            if decided or last:
-                whole = _with(regime, gone, field)
-                able = () if decided else tuple(its.deployment for its in regime.standings if its.relation in _OPEN)
-                return Judged(whole, self.auto.looks[look], decided, able)
+            whole = _with(regime, gone, field)
+            if _decided(regime):
+                return Judged(whole, self.auto.looks[look], decided=True)
+            able, expected = self._contenders(regime, look, ended)
+            if not able and look < reached - 1:  # it was measured again nevertheless, by a version that did not predict
+                able = tuple(its.deployment for its in regime.standings if its.relation in _OPEN)
+            if not able and expected is not None:
+                whole = replace(whole, why="; ".join(filter(None, (whole.why, expected.text))))
+            if not able or look == number - 1:
+                return Judged(whole, self.auto.looks[look], decided=False, contenders=able, forecast=expected)
             gone |= {its.deployment: its for its in regime.standings if its.relation == "behind"}
+            ended |= {its.deployment for its in regime.standings if its.deployment not in able}
         raise ValueError("a run is looked at at least once")
+
+    def _contenders(self, regime: Regime, look: int, ended: Collection[str]) -> tuple[tuple[str, ...], Forecast | None]:
+        """The deployments whose further restarts can change the outcome with a useful probability. ended: those that get none any more."""
+        able = [its for its in regime.standings if its.relation in _OPEN and its.deployment not in ended]
+        names = tuple(its.deployment for its in able)
+        best, others = regime.best, [its for its in regime.standings if its.relation in _COMPARED]
+        left = self.auto.looks[look + 1 :]
+        wavers = any(its.relation == "misses the SLO" and not its.agreed for its in able)
+        if best is None or not left or wavers:
+            return names, None
+        sides = [self._side(its, left, ended) for its in (best, *others)]
+        expected = forecast(sides[0], sides[1:], self.auto.errors[look + 1 :], self.equal_within)
+        if expected is None or expected.decided >= LEAST_CHANCE:
+            return names, expected
+        losing = {its.deployment for its, chance in zip(others, expected.behind, strict=True) if chance >= LEAST_CHANCE} - set(ended)
+        return tuple(name for name in names if losing and name in {best.deployment, *losing}), expected
+
+    def _side(self, its: Standing, left: Sequence[int], ended: Collection[str]) -> Side:
+        values = its.value.values if its.value is not None else ()
+        return Side(values, tuple(len(values) if its.deployment in ended else max(goal, len(values)) for goal in left))
 
     def _reached(self, load: Load) -> int:
         """Looks that there were: the last one counts as soon as there is a restart after the one before."""
@@ -87,7 +118,8 @@ class Looks:
         ]  # fmt: skip
 
 
-_OPEN = ("best", "equal", "cannot tell", "probably behind", "misses the SLO")
+_COMPARED = ("equal", "cannot tell", "probably behind")
+_OPEN = ("best", *_COMPARED, "misses the SLO")
 """How those stand that further restarts can move."""
 
 

@@ -26,6 +26,10 @@ class Stop:
     outcome: Outcome
     why: str
     """Not decided: why not."""
+    chance: float | None = None
+    """Not decided: the probability that the restarts left would have decided it, when the last ones were measured; None: none are left."""
+    needed: int | None = None
+    """Not decided: restarts of each deployment that would probably tell; None: unknown, or 1,000 or more."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ def stopping(analysis: Analysis) -> Stopping | None:
         for load in field.loads:
             its = field.judged(load)
             shown = f"{load.level_text}, {load.shape_text}"
-            stops.append(Stop(model, shown, its.restarts, its.decided, its.regime.outcome, "" if its.decided else its.regime.why))
+            why, expected = "" if its.decided else its.regime.why, its.forecast
+            chance, needed = (expected.decided, expected.needed) if expected is not None else (None, None)
+            stops.append(Stop(model, shown, its.restarts, its.decided, its.regime.outcome, why, chance, needed))
     records = {cell.record.id: cell.record for row in rows for cell in row.cells}.values()
     spent = EngineTime.of(analysis.launches.values(), records)
     once = [Cell(record.deployment, record.load) for record in records if record.repeat == 0 and record.status == "ok"]

@@ -26,6 +26,8 @@ from enginebench.metrics.statistics import Change, Estimate, change, estimate
 
 _SLOWED = {"client_bound", "crowded_machine", "foreign_load"}
 """Checks that make a cell invalid because it is too slow, which it may be for every candidate alike."""
+STAGES = 2
+"""Of a search."""
 _RIDGE = 0.05
 """Trials that count for 'no effect' when effects are fitted."""
 
@@ -92,6 +94,11 @@ class Restart:
     cells_s: float
     complete: bool
     """Whether every load is stored."""
+
+    @property
+    def stage(self) -> int:
+        """Of the search, 0: the screening, with half as long cells. 1: the race. Its restarts are numbered 0, 2, 4, ... and 1, 3, 5, ..."""
+        return self.repeat % STAGES
 
 
 def restarts_of(analysis: Analysis, spec: Spec) -> list[list[Restart]]:
@@ -234,14 +241,14 @@ def effects(restarts: Sequence[Restart], spec: Spec, place: int) -> list[Effect]
     known = [each for each in restarts if each.score is not None and not each.fresh]
     settings = [spec.settings(each.deployment, place) for each in known]
     columns = [(name, value) for name in spec.names[place] for value in _values(name, settings)]
-    rungs = sorted({min(each.repeat, 1) for each in known})
+    stages = sorted({each.stage for each in known})
     if len(known) < 3 or not columns:
         return []
     table = np.array([[float(_same(its.get(name), value)) for name, value in columns] for its in settings])
-    levels = np.array([[float(min(each.repeat, 1) == rung) for rung in rungs] for each in known])
+    levels = np.array([[float(each.stage == stage) for stage in stages] for each in known])
     scores = np.array([each.score for each in known], dtype=float)
     left = np.hstack([table, levels])
-    penalty = np.diag([_RIDGE] * len(columns) + [1e-9] * len(rungs))
+    penalty = np.diag([_RIDGE] * len(columns) + [1e-9] * len(stages))
     fitted = np.linalg.solve(left.T @ left + penalty, left.T @ scores)
     found = []
     for name in dict.fromkeys(name for name, _ in columns):

@@ -10,7 +10,7 @@ import click
 import enginebench
 from enginebench.cli.preflight import refusal, see_now
 from enginebench.cli.run import Duration
-from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, print_json, scenario_options, show
+from enginebench.cli.shared import AS_JSON, RESULTS, Overrides, print_json, scenario_options, show, write
 from enginebench.domain import JSON, plain_object
 from enginebench.domain.formatting import counted, printable
 from enginebench.errors import Exit
@@ -18,7 +18,7 @@ from enginebench.errors import Exit
 
 @click.command(
     epilog="\b\nExamples:\n  bench tune my.yaml --budget 2h\n  bench tune my.yaml --goal ttft.p99 --only engine=vllm\n"
-    "  bench tune my.yaml --list"
+    "  bench tune my.yaml --budget 30m --write tuned.yaml\n  bench tune my.yaml --list"
 )
 @scenario_options
 @click.option("--budget", "budget_s", type=Duration(), default="30m", help="Engine time for each deployment, e.g. 90s, 30m, 2h.")
@@ -27,13 +27,17 @@ from enginebench.errors import Exit
 @click.option("--list", "only_list", is_flag=True, help="Show what would be tried, and start nothing.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Of what is tried.")
 @click.option("--fresh", is_flag=True, help="Start anew instead of going on with an unfinished tuning.")
+@click.option(
+    "--write", "written", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+    help="Write a scenario with the default and the tuned servers there, beside SCENARIO, to run them side by side.",
+)  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="The folder of runs.")
 @click.option("--wait-quiet", "wait_quiet_s", type=Duration(), default=0.0, help="Wait so long for a busy machine to be quiet, e.g. 60s.")
 @click.option("--share-machine", is_flag=True, help="Go on although another run or GPU process uses this machine; cells are suspect.")
 @AS_JSON
 def tune(
     scenario: str, overrides: Overrides, budget_s: float, goal: str | None, seed: int, lossy: bool, only_list: bool, as_json: bool,
-    **how: Any,
+    written: Path | None, **how: Any,
 ) -> int:  # fmt: skip
     """Search the options of each engine in SCENARIO for its loads. The same command goes on after an interruption.
 
@@ -53,11 +57,13 @@ def tune(
     with progress(None) as on_event:
         stored = enginebench.tune(found, **what, **how, on_event=on_event)
     click.echo("", err=True)
+    if written is not None:
+        write(written, enginebench.tuned_scenario(stored))
     if as_json:
         print_json([plain_object(its) for its in stored.tuned])
     else:
         click.echo(stored.report("tuning"), nl=False)
-        click.echo(f"next: bench report {stored.path}", err=True)
+        click.echo(f"next: bench {f'run {written}' if written else f'report {stored.path}'}", err=True)
     return Exit.OK if all(its.gain is not None for its in stored.tuned) else Exit.CELLS_FAILED
 
 

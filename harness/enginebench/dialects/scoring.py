@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
+from typing import Any
 
 from enginebench.domain import JSON
 
@@ -17,6 +18,8 @@ OWN_ROUTE = "/enginebench/scores"
 """Where servers made of our own workers score tokens, beside the engine's batch."""
 LEAST = -103.28
 """The logarithm of the smallest float32: llama.cpp writes the lowest float for a probability that rounds to 0."""
+_ECHOED = 5
+"""The most that OpenAI's first API lists in a place."""
 FORCED = 1e4
 """Added to a token's logit so that it is sampled whatever the others are; logits are a few hundred at most."""
 
@@ -29,6 +32,13 @@ class Scores:
     """Natural logarithms; NaN where the engine has no number."""
     top: tuple[Mapping[int, float], ...] = ()
     """For each scored token, the most probable tokens in its place -> their logarithms; empty where none were asked for."""
+    unnamed: tuple[tuple[float, ...], ...] = ()
+    """The same without the tokens, where a server names them by their text."""
+
+    @property
+    def listed(self) -> tuple[tuple[float, ...], ...]:
+        """For each scored token the logarithms of the most probable tokens in its place; empty where there are none."""
+        return self.unnamed or tuple(tuple(each.values()) for each in self.top)
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,7 @@ def _ask_prompt_logprobs(q: Question) -> Iterator[Ask]:
 
 
 def _read_prompt_logprobs(q: Question, replies: Sequence[JSON]) -> Scores:
-    places = _list(_at(_at(_at(replies[0], "choices"), 0), "prompt_logprobs"), len(q.ids))[q.first :]
+    places = _list(_of_prompt(_at(_at(replies[0], "choices"), 0), "prompt_logprobs"), len(q.ids))[q.first :]
     entries = [{int(token): _number(_at(its, "logprob")) for token, its in _object(place).items()} for place in places]
     own = [_own(entry, token) for entry, token in zip(entries, q.ids[q.first :], strict=True)]
     return Scores(tuple(own), tuple(_best(entry, q.top) for entry in entries) if q.top else ())
@@ -127,7 +137,7 @@ def _read_input_logprobs(q: Question, replies: Sequence[JSON]) -> Scores:
 
 def of_sglang(q: Question, meta: JSON) -> Scores:
     """The scores in SGLang's `meta_info`: [logprob, token id, text] for each token of the prompt, the first without a logprob."""
-    found = _list(_at(meta, "input_token_logprobs"), len(q.ids))[q.first :]
+    found = _list(_of_prompt(meta, "input_token_logprobs"), len(q.ids))[q.first :]
     if [_at(each, 1) for each in found] != list(q.ids[q.first :]):
         raise ValueError("the scored tokens are not those that were sent")
     own = tuple(_number(_at(each, 0)) for each in found)
@@ -138,15 +148,21 @@ def of_sglang(q: Question, meta: JSON) -> Scores:
 
 
 def _ask_echo(q: Question) -> Iterator[Ask]:
-    body: dict[str, JSON] = {"model": q.model, "prompt": list(q.ids), "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+    body: dict[str, JSON] = {"model": q.model, "prompt": list(q.ids), "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": _ECHOED}
     yield Ask("/v1/completions", body)
 
 
 def _read_echo(q: Question, replies: Sequence[JSON]) -> Scores:
-    found = _list(_at(_at(_at(_at(replies[0], "choices"), 0), "logprobs"), "token_logprobs"))
+    logprobs = _of_prompt(_at(_at(replies[0], "choices"), 0), "logprobs")
+    found = _list(_at(logprobs, "token_logprobs"))
     if len(found) not in (len(q.ids), len(q.ids) + 1):  # with or without the one token that was generated
         raise ValueError(f"the reply scores {len(found)} tokens, and {len(q.ids)} were sent")
-    return Scores(tuple(_number(each) for each in found[q.first : len(q.ids)]))
+    if found[0] is not None:
+        raise ValueError("the reply scores the first token, which has nothing before it: its values are not those of the tokens sent")
+    tops = logprobs.get("top_logprobs")
+    listed = tops[q.first : len(q.ids)] if isinstance(tops, list) and len(tops) == len(found) else ()
+    unnamed = tuple(tuple(map(_number, _object(each).values())) if each else () for each in listed)
+    return Scores(tuple(_number(each) for each in found[q.first : len(q.ids)]), unnamed=unnamed)
 
 
 def _ask_forced(q: Question) -> Iterator[Ask]:
@@ -223,6 +239,14 @@ def _at(value: JSON, key: str | int) -> JSON:
         return value[key]  # type: ignore[index]  # any other value is an error just below
     except (KeyError, IndexError, TypeError):
         raise ValueError(f"the reply has no '{key}': {str(value)[:120]}") from None
+
+
+def _of_prompt(value: JSON, key: str) -> Any:
+    """What a reply has about the tokens of the prompt."""
+    found = value.get(key) if isinstance(value, Mapping) else None
+    if found is None:
+        raise ValueError(f"the reply has no log-probabilities of the prompt ('{key}'): {str(value)[:80]}")
+    return found
 
 
 def _object(value: JSON) -> Mapping[str, JSON]:

@@ -22,7 +22,8 @@ from enginebench.metrics.statistics import percentile
 from enginebench.metrics.tokens import input_tokens, output_tokens
 from enginebench.records.cell import CellRecord, Lack
 from enginebench.records.counters import gauges
-from enginebench.records.launch import LaunchRecord
+from enginebench.records.launch import LaunchRecord, latest_quality
+from enginebench.records.quality import QualityRecord
 from enginebench.records.run import RunRecord
 from enginebench.records.samples import Samples
 from enginebench.records.window import Window
@@ -63,6 +64,12 @@ class RunContext:
             facts = {} if attached else measured
             self._known_machines[key] = machine_of_run(facts, self.record.scenario.get("hardware"), cell.traits.gpus)
         return self._known_machines[key]
+
+    def quality_of(self, cell: CellRecord) -> QualityRecord | None:
+        """What was measured of its deployment's quality, for the cells of one start only: the one that was asked, or the first."""
+        launch = self.launches.get(cell.launch_id)
+        asked = cell.repeat == 0 or (launch is not None and launch.quality is not None)
+        return latest_quality(self.launches, cell.deployment) if asked else None
 
     def limits(self, cell: CellRecord, machine: Machine) -> DeploymentLimits:
         """The physical limits of the cell's deployment on the machine. Raises `UnknownLimit`."""

@@ -7,6 +7,7 @@ at which loads of a run two deployments differ, which guards against finding one
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -84,6 +85,7 @@ def differ_at(a: Restarts, b: Restarts) -> dict[int, float]:
     return {loads[at]: float(p) for at, p in zip(order, ps, strict=True)}
 
 
+@lru_cache(maxsize=64)  # every pair of deployments with as many restarts is split in the same ways
 def _splits(units: int, picked: int) -> Floats:
     """One row for each way to pick: 1 for a picked unit, else 0; the first row picks the first ones."""
     if math.comb(units, picked) <= _MOST_SPLITS:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from enginebench.adapter import Difference, Install, Launch
 from enginebench.domain import JSON, Deployment
+from enginebench.domain.ids import text_of
 from enginebench.records.quality import QualityRecord
 from enginebench.records.schema import SCHEMA
 
@@ -109,3 +110,11 @@ class LaunchRecord:
     def variant(self) -> str | None:
         """Variant of the installation."""
         return self.startup.install.variant if self.startup.install else None
+
+
+def latest_quality(launches: Mapping[str, LaunchRecord], deployment: Deployment) -> QualityRecord | None:
+    """What was measured last of a deployment's quality, which may have been on a start of its own; None: nothing."""
+    measured = [its for its in launches.values() if its.quality is not None]
+    text = text_of(deployment) if measured else ""
+    of_it = [its for its in measured if text_of(its.deployment) == text]
+    return max(of_it, key=lambda its: (its.started_at, len(its.id), its.id)).quality if of_it else None

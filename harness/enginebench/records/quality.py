@@ -42,9 +42,11 @@ class Scored:
     seconds: float
     """How long it took."""
     invalid: int = 0
-    """Scored tokens whose log-probability was not a finite number; with any, `nats` is empty."""
+    """Scored tokens whose log-probability was not a finite number, or above 0; with any, `nats` is empty."""
     beside: str = ""
     """The load that was served meanwhile; empty: none."""
+    wanted: int = 0
+    """Windows that were asked for, of which a short text has fewer; 0: not stored."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class TaskScore:
     """Hash of each document, in the order of `right`."""
     right: tuple[int, ...] = ()
     """1 for each document that was answered correctly, else 0; empty where the metric is not of that kind."""
+    asked: str = ""
+    """The group of tasks that was asked for and has this one; empty: the task itself was."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from enginebench.records.files import now, remove_parts
 from enginebench.records.run import RunRecord
 from enginebench.records.run_folder import Run, find_runs, new_run_paths
 from enginebench.runner.growth import Fixed, Growth
+from enginebench.runner.quality.due import quality_due
 from enginebench.runner.redaction import mask, secrets_of
 from enginebench.scenario.contents import changed
 from enginebench.scenario.plan import Plan
@@ -80,7 +81,7 @@ def _to_resume(
 ) -> Run | None:
     """The newest run of this plan on this machine with cells left to measure."""
     for run in reversed(find_runs(results, plan.scenario.name)):
-        if run.record.plan_id != plan.id or (_complete(run, growth) and not (retry_failed and _to_retry(run, plan))):
+        if run.record.plan_id != plan.id or (_complete(run, plan, growth) and not (retry_failed and _to_retry(run, plan))):
             continue
         if other := _changed(run.record.machine, machine):
             say(f"note: {run.path} is unfinished but was measured on another machine ({other}); starting a new run")
@@ -89,14 +90,15 @@ def _to_resume(
             advice = f"restore what {run.path.name} was begun with, or start another run with --fresh"
             raise UserError(f"cannot resume {run.path}: changed since it was begun: {differs}", advice=advice)
         done = sum(run.has(cell) for cell in run.record.cells)
-        say(f"resuming {run.path}: {done} of {len(run.record.cells)} cells are stored")
+        rest = "; the quality is not all measured" if run.finished and quality_due(run, plan) else ""
+        say(f"resuming {run.path}: {done} of {len(run.record.cells)} cells are stored{rest}")
         return run
     return None
 
 
-def _complete(run: Run, growth: Growth) -> bool:
-    """Whether every cell of its record is stored, and none would be added."""
-    return run.finished and growth.more(run) is None
+def _complete(run: Run, plan: Plan, growth: Growth) -> bool:
+    """Whether every cell of its record is stored, none would be added, and the quality is measured as the scenario asks for it."""
+    return run.finished and growth.more(run) is None and not quality_due(run, plan)
 
 
 def _new_record(plan: Plan, machine: Mapping[str, JSON]) -> RunRecord:

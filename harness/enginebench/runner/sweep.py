@@ -5,8 +5,8 @@ An engine that crashes is started again for the cells that are left, and given u
 
 import contextlib
 import secrets
-import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,26 +15,26 @@ from typing import Any
 from enginebench.adapter import Adapter, Install, Unsupported
 from enginebench.checkpoints import prepare
 from enginebench.domain import Cell, ClosedLoop, Deployment, Load, Status
-from enginebench.domain.ids import text_of
 from enginebench.engines.registry import Registry
 from enginebench.errors import UserError
 from enginebench.loadgen.remote.host import ClientHost
 from enginebench.records.cell import CellRecord, CellTraits
 from enginebench.records.files import NotStored, now
-from enginebench.records.launch import LaunchRecord
+from enginebench.records.launch import LaunchRecord, latest_quality
 from enginebench.records.run_folder import Run
 from enginebench.records.samples import Samples
 from enginebench.runner.cell import is_synthetic, measure, parity_outputs
 from enginebench.runner.cell_queue import CellQueue
 from enginebench.runner.engine import Engine
 from enginebench.runner.events import CellEnded, CellsAdded, CellStarted, EngineReady, LaunchEnded, LaunchStarted, LaunchStep, Note, OnEvent
+from enginebench.runner.failures import still_busy, why_of
 from enginebench.runner.growth import Fixed, Growth
 from enginebench.runner.instruments import Instruments
 from enginebench.runner.launch import checkpoints_of, open_engine
 from enginebench.runner.priming import first_generation, fit_text_scale, wait_until_idle
 from enginebench.runner.quality.assess import assess
-from enginebench.runner.redaction import redacted, secrets_of
-from enginebench.runtime import LaunchFailed, telling_line
+from enginebench.runner.quality.due import lacking, quality_due, unmeasured
+from enginebench.runner.redaction import secrets_of
 from enginebench.runtime.machine_lease import MachineLease
 from enginebench.runtime.nodes import Followers
 from enginebench.scenario.checkpoint import check_fetched
@@ -82,6 +82,7 @@ class Sweep:
             left = tuple(cell for cell in added.cells if not self.run.has(cell.id))
             self.on_event(CellsAdded(left, len(self.run.record.cells), added.why))
             self._measure(left)
+        self._catch_up()
         if large := [name for name, found in self.run.record.inputs.items() if found.sha256 is None]:
             self.on_event(Note(f"hashing what was too large before the run: {', '.join(large)}"))
             with contextlib.suppress(UserError):  # a file that is gone by now costs its hash
@@ -139,7 +140,7 @@ class Sweep:
                 raise
             except Exception as error:  # noqa: BLE001  # an error in one engine or adapter must not end the sweep
                 self._check_nodes()
-                launch.ended, log_tail = _why(error, secrets_of(deployment))
+                launch.ended, log_tail = why_of(error, secrets_of(deployment))
                 self._store_unmeasured(queue.cells, "failed", launch.ended, log_tail, launch)
                 return
             finally:
@@ -155,14 +156,7 @@ class Sweep:
         """Start the engine and measure until the queue is empty or the engine cannot be used any more."""
         deployment = launch.deployment
         adapter = self.registry[deployment.engine]
-        launch.inputs = self._inputs(deployment)
-        if deployment.runtime != "attach":
-            check_fetched(adapter, deployment, self._base())
-        log, say = self.run.log(launch.id), partial(self._step, deployment)
-        installs = self.installs(adapter)
-        where: dict[str, Any] = {"log": log, "base": self._base(), "folder": self.lease.folder if self.lease else None}
-        where |= {"hosts": self.hosts, "others": self.others}
-        with open_engine(adapter, launch, installs, **where, say=say, processes=self.client_processes) as engine:
+        with self._opened(launch) as engine:
             self._check_outputs(engine, queue.cells[0].load)
             self.run.add_launch(launch)  # already now, in case this process is killed
             self.on_event(EngineReady(deployment, launch.startup.start_s))
@@ -180,10 +174,23 @@ class Sweep:
                 self.run.add_cell(record, samples)
                 queue.end(record, samples)
                 self._ended(cell, record, samples, launch)
-                launch.ended = engine.ending() or _still_busy(deployment, samples)
+                launch.ended = engine.ending() or still_busy(deployment, samples)
                 if record.delivery.stopped and queue.cells and not launch.ended:
                     wait_until_idle(engine, cell.load, salt=self._salt(f"recover/{record.id}", deployment))
             self._check_quality(engine, deployment, launch)
+
+    def _opened(self, launch: LaunchRecord) -> AbstractContextManager[Engine]:
+        """The started engine."""
+        deployment = launch.deployment
+        adapter = self.registry[deployment.engine]
+        launch.inputs = self._inputs(deployment)
+        if deployment.runtime != "attach":
+            check_fetched(adapter, deployment, self._base())
+        log, say = self.run.log(launch.id), partial(self._step, deployment)
+        installs = self.installs(adapter)
+        where: dict[str, Any] = {"log": log, "base": self._base(), "folder": self.lease.folder if self.lease else None}
+        where |= {"hosts": self.hosts, "others": self.others}
+        return open_engine(adapter, launch, installs, **where, say=say, processes=self.client_processes)
 
     def _check_outputs(self, engine: Engine, load: Load) -> None:
         """Run the first generation, and store the greedy outputs by which engines are compared."""
@@ -206,12 +213,33 @@ class Sweep:
         check = self.plan.scenario.quality
         if check is None or launch.ended or engine.ending():
             return
-        measured = [each for each in self.run.launches().values() if each.quality is not None]
-        if any(text_of(each.deployment) == text_of(deployment) for each in measured):
-            return
-        load = next(cell.load for cell in self.plan.cells if cell.deployment == deployment)
-        launch.quality = assess(engine, check, load, partial(self._step, deployment))
-        self.run.add_launch(launch)
+        known = latest_quality(self.run.launches(), deployment)
+        if lacking(check, known):
+            load = next(cell.load for cell in self.plan.cells if cell.deployment == deployment)
+            launch.quality = assess(engine, check, load, partial(self._step, deployment), known)
+            self.run.add_launch(launch)
+
+    def _catch_up(self) -> None:
+        """Start the engines again whose quality is not measured, because the scenario did not ask for it when they ran."""
+        check = self.plan.scenario.quality
+        for deployment in quality_due(self.run, self.plan):
+            first = next(cell for cell in self.plan.cells if cell.deployment == deployment)
+            launch = LaunchRecord(self.run.new_launch_id(first.launch_id), deployment, first.repeat, now())
+            self.on_event(LaunchStarted(deployment, first.repeat))
+            try:
+                with self._opened(launch) as engine:
+                    first_generation(engine, first.load, salt=self._salt("prime", deployment))
+                    self.on_event(EngineReady(deployment, launch.startup.start_s))
+                    self._check_quality(engine, deployment, launch)
+            except NotStored:
+                raise
+            except Exception as error:  # noqa: BLE001  # an error in one engine or adapter must not end the others
+                launch.ended, _ = why_of(error, secrets_of(deployment))
+            finally:
+                if launch.quality is None and check is not None and launch.ended:
+                    launch.quality = unmeasured(check, latest_quality(self.run.launches(), deployment), launch.ended)
+                self.run.add_launch(launch)
+                self.on_event(LaunchEnded(deployment, launch.ended))
 
     def _check_nodes(self) -> None:
         """A node that is lost is not the engine's failure: the sweep ends as by Ctrl-C, and the cell in flight is not stored."""
@@ -250,23 +278,3 @@ class Sweep:
             record = replace(CellRecord.of(cell, status, reason, log_tail=log_tail), traits=traits, launch_id=start)
             self.run.add_cell(record)
             self._ended(cell, record)
-
-
-def _why(error: Exception, secrets: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """Why an engine could not be used, and what of a log is stored with that."""
-    if isinstance(error, LaunchFailed):
-        log = redacted(error.log_tail, secrets)
-        line, reason = telling_line(log), redacted(error.reason, secrets)
-        return reason + (f": {line}" if line and line not in reason else ""), tuple(log.splitlines())
-    if isinstance(error, UserError):  # its advice comes after a semicolon
-        return "; ".join(line.strip() for line in str(error).splitlines()), ()
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror, ()
-    return f"enginebench failed: {type(error).__name__}: {error}", tuple("".join(traceback.format_exception(error)).splitlines())
-
-
-def _still_busy(deployment: Deployment, samples: Samples | None) -> str | None:
-    """Requests that timed out still run inside the engine and would disturb the next cell, so the engine is restarted."""
-    if deployment.runtime in ("process", "docker") and samples is not None and "timeout" in samples.outcome:
-        return "requests timed out and may still be running; started again for the next cell"
-    return None

@@ -15,6 +15,7 @@ from enginebench.inputs.fields import Few, Strict
 from enginebench.inputs.source import Source
 
 MOST_INCREASE = 10.0
+LEAST_WINDOWS = 2
 
 
 def _share(value: Any) -> Any:
@@ -114,6 +115,9 @@ def quality_of(written: Quality | None, source: Source, labels: Sequence[str]) -
     if its.stride is not None and its.stride > its.window:
         message = f"a stride of {its.stride} leaves out tokens between windows of {its.window}"
         raise source.error(message, ("quality", "perplexity", "stride"), advice=f"write at most {its.window}")
+    if its.max_increase is not None and its.windows < LEAST_WINDOWS:
+        message = f"{its.windows} window has no interval, by which `max_increase` decides"
+        raise source.error(message, ("quality", "perplexity", "windows"), advice="write 8 or more, or leave it out for 16")
     if its.text.startswith(HUB) and its.text.count("/") < 2:
         raise source.error(f"'{its.text}' names no file", ("quality", "perplexity", "text"), advice="write hf:ORG/NAME/FILE, of a data set")
     if its.text != ALICE and not its.text.startswith(HUB) and not (source.file.resolve().parent / Path(its.text).expanduser()).is_file():

@@ -81,7 +81,7 @@ def test_who_is_surely_behind_is_measured_no_more_and_stays_behind() -> None:
     load = its.loads[0]
     judged = its.judged(load)
     assert not judged.decided
-    assert set(judged.contenders) == {"a", "b"}
+    assert "slow" not in judged.contenders
     more = looks({"a": 1.0, "b": 1.001, "slow": 0.5}, 12, noise=0.03)
     kept = [(i, until(row, 4) if row.name == "slow" else row) for i, row in more.field.rows]
     later = Looks(Field(kept, "output_throughput"), AUTO).judged(load)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from enginebench.metrics.divergence import agreed, kl_of_top
+from enginebench.metrics.divergence import agreed, kl_of_top, same_best, stretch
 from enginebench.metrics.paired import Mean, mcnemar, mean, student
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,3 +66,26 @@ def test_all_tokens_give_the_whole_kl() -> None:
 
 def test_agreement_ends_at_the_first_token_that_differs() -> None:
     assert (agreed((1, 2, 3), (1, 2, 4)), agreed((1, 2), (1, 2, 3)), agreed((), (1,)), agreed((1,), (2,))) == (2, 2, 0, 0)
+
+
+def test_tokens_that_only_one_reports_are_not_more_probable_to_the_other_than_its_last() -> None:
+    """Ten tokens of 9 % each in one, ten others of 9 % each in the other: each gives the other's at most 10 %, together."""
+    p, q = ({first + i: math.log(0.09) for i in range(10)} for first in (0, 100))
+    least = 0.9 * math.log(0.9 / 0.1)
+    assert kl_of_top(p, q) > 0.7 * least
+    assert kl_of_top({1: math.log(0.9)}, {2: math.log(0.9)}) > 0.5
+
+
+def test_equal_logarithms_are_equally_probable() -> None:
+    assert same_best({1: -0.5, 2: -0.5}, {2: -0.4, 1: -0.9})
+    assert same_best({1: -0.5, 2: -0.50001}, {2: -0.4})
+    assert not same_best({1: -0.5, 2: -0.6}, {2: -0.4, 1: -0.9})
+
+
+@pytest.mark.parametrize("factor", [1 / math.log(10), 1.0, 1 / math.log(2), 1 / 0.7])
+def test_the_unit_of_logarithms_is_the_slope(factor: float) -> None:
+    random = np.random.default_rng(0)
+    places = [dict(enumerate(np.log(random.dirichlet(np.full(10, 0.5)) + 1e-6).tolist())) for _ in range(20)]
+    found = stretch([(place, {token: factor * value for token, value in place.items()}) for place in places])
+    assert found == pytest.approx((factor, 1.0))
+    assert stretch([(places[0], {1: -0.3})]) is None

@@ -104,7 +104,7 @@ def test_a_clear_difference_needs_no_more_restarts(begin: Callable[[Plan], Run])
 def test_only_what_can_change_the_answer_is_measured_again(begin: Callable[[Plan], Run]) -> None:
     """Two that are alike within noise, and one that is far behind."""
     plan = planned(FAST, SLOW, SAME, auto=AutoRepeats(6))
-    run, speed = begin(plan), noisy({"fast": 1.0, "slow": 0.4, "same": 1.001}, noise=0.03)
+    run, speed = begin(plan), noisy({"fast": 1.0, "slow": 0.4, "same": 1.001}, noise=0.012)
     measure(run, plan.cells, speed)
     added = grown(run, auto_growth(plan), speed)
     assert added
@@ -119,7 +119,7 @@ def test_only_what_can_change_the_answer_is_measured_again(begin: Callable[[Plan
 
 def test_an_interrupted_round_goes_on_and_a_decided_run_is_complete(begin: Callable[[Plan], Run]) -> None:
     plan = planned(FAST, SAME, auto=AutoRepeats(6))
-    run, speed = begin(plan), noisy({"fast": 1.0, "same": 1.001}, noise=0.03)
+    run, speed = begin(plan), noisy({"fast": 1.0, "same": 1.001}, noise=0.012)
     measure(run, plan.cells, speed)
     growth = auto_growth(plan)
     added = growth.more(run)

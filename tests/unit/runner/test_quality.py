@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,13 +14,14 @@ from enginebench.adapter import Unsupported
 from enginebench.checkpoints import Vocabulary
 from enginebench.dialects.scoring import Question, Scores, Scoring
 from enginebench.domain import ClosedLoop, Deployment
-from enginebench.domain.quality import DivergenceCheck, PerplexityCheck, QualityCheck
+from enginebench.domain.quality import DivergenceCheck, PerplexityCheck, QualityCheck, TaskCheck
 from enginebench.errors import UserError
 from enginebench.records.launch import LaunchRecord
-from enginebench.records.quality import QualityRecord
+from enginebench.records.quality import QualityRecord, TaskScore
 from enginebench.runner.engine import Engine
 from enginebench.runner.prompts import PromptSource
 from enginebench.runner.quality.assess import assess
+from enginebench.runner.quality.due import Due, lacking, unmeasured
 from enginebench.runner.quality.windows import text_of, windows_of
 from enginebench.runtime.posting import NotAnswered
 
@@ -72,7 +73,7 @@ ALICE = "a662e3902e02b745585ad57bc592a1f38c90393f50dd87d47fc6a5ab65232818"
 
 @dataclass
 class Model(Engine):
-    """An engine that gives every token the same probability, or refuses."""
+    """An engine that gives every token about the same probability, or refuses."""
 
     refuses: str = ""
     value: float = math.log(0.25)
@@ -83,7 +84,8 @@ class Model(Engine):
             raise NotAnswered(self.refuses)
         self.asked.append(question)
         count = len(question.ids) - question.first
-        return Scores((self.value,) * count, ({7: -0.1, 8: -3.0},) * count if question.top else ())
+        own = tuple(self.value - 1e-9 * token for token in question.ids[question.first :])
+        return Scores(own, ({7: -0.1, 8: -3.0},) * count if question.top else ())
 
     def run(self, *_: Any, **__: Any) -> Any:
         return SimpleNamespace(samples=[SimpleNamespace(outcome="ok", text=None)])
@@ -136,3 +138,50 @@ def test_an_engine_that_cannot_costs_no_more_than_its_quality(tmp_path: Path, ho
     why = {"unsupported": "it has no numbers", "refused": "out of memory", "context": "do not fit max_context 32"}[how]
     assert set(found.missing) == {"perplexity", "under_load", "predictions", "continuations"}
     assert all(why in text for text in found.missing.values())
+
+
+def test_a_probability_above_one_is_no_probability(tmp_path: Path) -> None:
+    """A server that returns the negative of a logarithm, or the probability itself."""
+    found = assessed(engine(tmp_path, value=1.2)).perplexity
+    assert found is not None
+    assert (found.invalid, found.nats) == (4 * 15, ())
+
+
+def test_an_engine_whose_values_are_not_those_of_the_tokens_is_not_believed(tmp_path: Path) -> None:
+    class Constant(Model):
+        def score(self, scoring: Scoring, question: Question) -> Scores:
+            return Scores((-2.0,) * (len(question.ids) - question.first))
+
+    its = engine(tmp_path)
+    found = assessed(Constant(its.adapter, its.launch, its.prompts, None, its.get, "m"))
+    assert found.perplexity is None
+    assert found.missing["perplexity"].startswith("its log-probabilities are not believed: the value of a token does not depend")
+
+
+def test_only_what_is_not_measured_yet_is_measured(tmp_path: Path) -> None:
+    """A record of a scenario without divergence, then with it, then with other windows."""
+    plain = QualityCheck(PerplexityCheck("t.txt", windows=4, window=32))
+    its = engine(tmp_path)
+    first = assess(its, plain, ClosedLoop(), lambda _: None)
+    assert (lacking(plain, first), lacking(plain, None).text) == (Due(text=False, tasks=()), True)
+    before = len(its.asked)
+    assert assess(its, plain, ClosedLoop(), lambda _: None, first) == first
+    assert len(its.asked) == before, "nothing is asked again"
+    second = assess(its, CHECK, ClosedLoop(), lambda _: None, first)
+    assert len(second.predictions) == 16
+    assert not lacking(CHECK, second), "what cannot be measured has its reason"
+    wider = replace(plain, perplexity=replace(plain.perplexity, windows=6))
+    assert lacking(wider, first).text
+    short = replace(plain, perplexity=replace(plain.perplexity, windows=99))
+    whole = assess(its, short, ClosedLoop(), lambda _: None)
+    assert whole.perplexity is not None
+    assert whole.perplexity.rule.windows == 8
+    assert not lacking(short, whole), "the text has no more"
+
+
+def test_tasks_that_are_asked_for_later_are_measured_alone() -> None:
+    check = QualityCheck(tasks=(TaskCheck("old"), TaskCheck("group"), TaskCheck("failed"), TaskCheck("new")))
+    tasks = (TaskScore("old", "acc", 1.0), TaskScore("part", "acc", 1.0, asked="group"))
+    known = QualityRecord(None, tasks=tasks, missing={"perplexity": "it cannot", "failed": "no data"})
+    assert lacking(check, known) == Due(text=False, tasks=(TaskCheck("new"),))
+    assert unmeasured(check, known, "exited").missing == {"perplexity": "it cannot", "failed": "no data", "new": "exited"}

@@ -65,6 +65,7 @@ quality:
         ("quality: {perplexity: {window: 64, stride: 65}}", "quality.perplexity.stride: a stride of 65 leaves out tokens"),
         ("quality: {perplexity: {text: gone.txt}}", "quality.perplexity.text: there is no file 'gone.txt'"),
         ("quality: {reference: bas}", "quality.reference: no deployment has the label 'bas' did you mean 'base'?"),
+        ("quality: {perplexity: {windows: 1, max_increase: 2%}}", "quality.perplexity.windows: 1 window has no interval"),
         ("quality: {perplexty: {}}", "quality.perplexty: is not a known key"),
         ("quality: {tasks: [{limit: 3}]}", "quality.tasks[0].name: is missing"),
         ("quality: yes", "quality: must be a mapping"),

@@ -14,9 +14,10 @@ def perplexity(c: Context) -> Floats:
     """Perplexity: e to the mean negative natural log-probability of the scored tokens of a fixed text, by the engine itself.
 
     Asked for by `quality` in a scenario, and measured with no other request in the engine. Undefined where a log-probability is no number.
+    Measured on a start of its own, if the scenario asked for it afterwards; then the cells of the first repeat have it.
     """
-    launch = c.run.launches.get(c.record.launch_id) if c.record is not None else None
-    scored = launch.quality.perplexity if launch is not None and launch.quality is not None else None
+    quality = c.run.quality_of(c.record) if c.record is not None else None
+    scored = quality.perplexity if quality is not None else None
     if scored is None or not scored.nats:
         return one(None)
     return one(math.exp(math.fsum(scored.nats) / (len(scored.nats) * scored.rule.scored)))

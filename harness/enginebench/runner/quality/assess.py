@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 from enginebench.adapter import Unsupported
@@ -17,6 +18,8 @@ from enginebench.errors import UserError
 from enginebench.records.quality import Continuation, Prediction, QualityRecord, Scored
 from enginebench.runner.engine import Engine
 from enginebench.runner.quality.background import serving
+from enginebench.runner.quality.due import lacking, of_tasks
+from enginebench.runner.quality.probe import check_scores
 from enginebench.runner.quality.tasks import measure_task
 from enginebench.runner.quality.windows import Windows, windows_of
 from enginebench.runtime import LaunchFailed
@@ -28,32 +31,47 @@ PROMPT_TOKENS = 64
 """Of a greedy continuation; less where the window is shorter."""
 _FAILURES = (Unsupported, UserError, NotAnswered, LaunchFailed, ValueError, OSError)
 """What costs a part of the record, and no more."""
+_ABOVE = 1e-3
+"""Above 0 a logarithm is that of no probability; engines round."""
 
 
-def assess(engine: Engine, check: QualityCheck, load: Load, say: Say) -> QualityRecord:
-    """Everything that the check asks for. load: one that the deployment serves, for the spelling of generations."""
-    found = _Found(QualityRecord())
-    with found.part("perplexity", "under_load", "predictions", "continuations"):
-        scoring, windows = _scoring(engine), _windows(engine, check)
-        say(f"quality: perplexity of {windows.rule.windows} windows of '{windows.rule.text}'")
-        scored, predictions = _score(engine, scoring, windows, check.divergence)
-        found.record = replace(found.record, perplexity=scored, predictions=predictions)
-        if check.divergence is not None and not predictions:
-            found.miss("predictions", f"{scoring.how}: the most probable tokens are not returned by id")
-        if check.divergence is not None and check.divergence.prompts:
-            with found.part("continuations"):
-                say("quality: greedy continuations")
-                found.record = replace(found.record, continuations=_continued(engine, windows, check.divergence, load))
-        if check.under_load:
-            with found.part("under_load"):
-                say("quality: perplexity under load")
-                found.record = replace(found.record, under_load=_under_load(engine, scoring, windows, load))
-    for task in check.tasks:
+def assess(engine: Engine, check: QualityCheck, load: Load, say: Say, known: QualityRecord | None = None) -> QualityRecord:
+    """Everything that the check asks for. load: one that the deployment serves, for the spelling of generations. known: what was measured
+    before; what of it the check asks for is kept."""
+    found, due = _Found(known or QualityRecord()), lacking(check, known)
+    if due.text:
+        found = _Found(QualityRecord(tasks=found.record.tasks, missing=of_tasks(found.record)))
+        with found.part("perplexity", "under_load", "predictions", "continuations"):
+            _measure_text(engine, check, load, say, found)
+    for task in due.tasks:
         with found.part(task.name):
             say(f"quality: task {task.name}")
-            found.record = replace(found.record, tasks=(*found.record.tasks, *measure_task(engine, task)))
+            found.record = replace(found.record, tasks=(*found.record.tasks, *measure_task(engine, task, found.doubt)))
     asked = {"perplexity": True, "under_load": check.under_load, "predictions": check.divergence, "continuations": check.divergence}
     return replace(found.record, missing={part: why for part, why in found.record.missing.items() if asked.get(part, True)})
+
+
+def _measure_text(engine: Engine, check: QualityCheck, load: Load, say: Say, found: _Found) -> None:
+    scoring, windows = _scoring(engine), _windows(engine, check)
+    try:
+        check_scores(partial(engine.score, scoring), engine.served_name, windows.ids[0])
+    except ValueError as error:
+        found.doubt = f"its log-probabilities are not believed: {error}"
+        raise ValueError(found.doubt) from None
+    say(f"quality: perplexity of {windows.rule.windows} windows of '{windows.rule.text}'")
+    scored, predictions = _score(engine, scoring, windows, check.divergence)
+    scored = replace(scored, wanted=check.perplexity.windows)
+    found.record = replace(found.record, perplexity=scored, predictions=predictions)
+    if check.divergence is not None and not predictions:
+        found.miss("predictions", f"{scoring.how}: the most probable tokens are not returned by id")
+    if check.divergence is not None and check.divergence.prompts:
+        with found.part("continuations"):
+            say("quality: greedy continuations")
+            found.record = replace(found.record, continuations=_continued(engine, windows, check.divergence, load))
+    if check.under_load:
+        with found.part("under_load"):
+            say("quality: perplexity under load")
+            found.record = replace(found.record, under_load=_under_load(engine, scoring, windows, load))
 
 
 @dataclass
@@ -61,6 +79,8 @@ class _Found:
     """The record so far."""
 
     record: QualityRecord
+    doubt: str = ""
+    """Why the engine's log-probabilities are not believed; empty: nothing speaks against them."""
 
     def miss(self, part: str, why: str) -> None:
         self.record = replace(self.record, missing={**self.record.missing, part: why})
@@ -98,7 +118,7 @@ def _score(
     questions = [Question(engine.served_name, ids, windows.first, top) for ids in windows.ids]
     found = [engine.score(scoring, question) for question in questions]
     seconds = round(time.monotonic() - began, 3)
-    invalid = sum(not math.isfinite(value) for scores in found for value in scores.logprobs)
+    invalid = sum(not value <= _ABOVE or math.isinf(value) for scores in found for value in scores.logprobs)
     nats = () if invalid else tuple(round(-math.fsum(scores.logprobs), 6) for scores in found)
     scored = Scored(windows.rule, scoring.how, nats, seconds, invalid, beside)
     return scored, tuple(_predictions(windows, found, divergence)) if divergence is not None else ()

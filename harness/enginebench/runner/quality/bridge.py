@@ -60,8 +60,8 @@ def _logprobs(ids: Sequence[int], found: Scores) -> JSON:
     """As OpenAI's first API has them: nothing for the first token, and one more at the end, for the token that is generated."""
     best = [max(top, key=lambda token: top[token]) if top else None for top in found.top] or [None] * len(found.logprobs)
     tops: list[JSON] = [
-        {"best": own if token == expected else max(top.values(), default=own)}
-        for own, expected, token, top in zip(found.logprobs, ids[1:], best, found.top or [{}] * len(best), strict=True)
+        {"best": own if token == expected else max((own, *listed))}
+        for own, expected, token, listed in zip(found.logprobs, ids[1:], best, found.listed or [()] * len(best), strict=True)
     ]
     own: list[JSON] = list(found.logprobs)
     return {"tokens": [str(token) for token in (*ids, "")], "token_logprobs": [None, *own, 0.0], "top_logprobs": [None, *tops, {"": 0.0}]}

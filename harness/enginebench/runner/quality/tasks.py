@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,15 @@ TIMEOUT_S = 6 * 3600.0
 TAIL_LINES = 1
 
 
-def measure_task(engine: Engine, task: TaskCheck) -> tuple[TaskScore, ...]:
-    """All metrics of one task. ValueError with the reason if it cannot be measured."""
+def measure_task(engine: Engine, task: TaskCheck, doubt: str = "") -> tuple[TaskScore, ...]:
+    """All metrics of one task. doubt: why the engine's log-probabilities are not believed; then only a task that generates can be measured.
+    ValueError with the reason if it cannot be measured."""
     python = python_of_tool(LM_EVAL)
     if python is None:
         raise ValueError("lm-evaluation-harness is not installed: bench engines install lm-eval")
     deployment = engine.launch.deployment
     try:
-        scoring, why_not = engine.adapter.scoring(deployment.inside), ""
+        scoring, why_not = None if doubt else engine.adapter.scoring(deployment.inside), doubt
     except Unsupported as reason:
         scoring, why_not = None, str(reason)
     streams = 1 if deployment.runtime == "in-process" else deployment.max_concurrency
@@ -44,7 +46,7 @@ def measure_task(engine: Engine, task: TaskCheck) -> tuple[TaskScore, ...]:
         }  # fmt: skip
         _run([str(python), str(WORKERS / "lm_eval_worker.py")], job, base)
         result = json.loads(Path(f"{folder}/result.json").read_text())
-    return tuple(_scores(result))
+    return tuple(replace(its, asked=task.name) if its.task != task.name else its for its in _scores(result))
 
 
 def _tokenizer(vocabulary: Vocabulary | None, folder: Path) -> str:

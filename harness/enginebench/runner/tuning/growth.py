@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from enginebench.analysis.analysis import analyse
-from enginebench.analysis.tuning import Restart, Spec, compared_with, restarts_of
+from enginebench.analysis.tuning import STAGES, Restart, Spec, compared_with, restarts_of
 from enginebench.domain import Cell, Deployment, Load
 from enginebench.domain.formatting import duration
 from enginebench.domain.ids import text_of
@@ -29,9 +29,9 @@ class Contestant:
     race: Race
     loads: tuple[Load, ...]
 
-    def trial(self, candidate: Candidate, rung: int) -> list[Cell]:
+    def trial(self, candidate: Candidate, stage: int, repeat: int) -> list[Cell]:
         deployment = self.race.space.deployment(candidate)
-        return [Cell(deployment, shorter(load, rung), rung) for load in self.loads]
+        return [Cell(deployment, shorter(load, stage), STAGES * repeat + stage) for load in self.loads]
 
     def fresh(self, deployment: Deployment, repeat: int) -> list[Cell]:
         return [Cell(deployment, load, repeat) for load in self.loads]
@@ -56,10 +56,9 @@ class TuningGrowth:
         """The next cells of a deployment, and what they are for; none: its tuning has ended."""
         history = measured_of(its, restarts)
         if (found := its.race.next(history)) is not None:
-            candidate, rung = found
-            number = 1 + len({each.candidate for each in history if each.rung == 0})
-            text = f"trial {number}" if rung == 0 else f"race, round {rung}"
-            return its.trial(candidate, rung), text
+            candidate, stage, repeat = found
+            text = f"trial {1 + len(history)}" if stage == 0 else f"race, round {1 + repeat}"
+            return its.trial(candidate, stage, repeat), text
         leader = its.race.leader(history)
         if leader is None:
             return [], ""
@@ -92,7 +91,7 @@ def measured_of(its: Contestant, restarts: Sequence[Restart]) -> list[Measured]:
     space = its.race.space
     places = {text_of(space.deployment(candidate)): candidate for candidate in _candidates(its, restarts)}
     return [
-        Measured(places[text_of(each.deployment)], each.repeat, each.score, each.start_s, each.cells_s)
+        Measured(places[text_of(each.deployment)], each.stage, each.repeat // STAGES, each.score, each.start_s, each.cells_s)
         for each in restarts
         if not each.fresh and each.complete and text_of(each.deployment) in places
     ]

@@ -1,8 +1,10 @@
-"""What a tuning tries next: the default, then each value of each option on top of the best so far, then what Optuna's TPE samples.
+"""What the screening of a tuning measures next: the default, each value of each option on top of the best so far, then the most promising
+candidate of those that Optuna's TPE samples and of those measured already.
 
 The pass over the options finds what matters while trials are few, which is all that a small budget has; the sampler (tree-structured Parzen
-estimator; Bergstra et al. 2011) then tries combinations. A proposal depends on the trials before it and on a seed, and on nothing else, so
-an interrupted tuning goes on as if it had not been.
+estimator; Bergstra et al. 2011) then finds combinations. A candidate promises what it is expected to reach and, in addition, by how much
+that may be wrong (an upper confidence bound), so what is uncertain is measured, or measured again. A proposal depends on the trials before
+it and on a seed, and on nothing else, so an interrupted tuning goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -10,26 +12,17 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enginebench.errors import UserError
+from enginebench.runner.tuning.estimates import Seen, estimates
 from enginebench.runner.tuning.space import Candidate, Space
 
 if TYPE_CHECKING:
     import optuna
 
-_TRIES = 60
-"""Samples of TPE that may be candidates tried before, or refused; then one is drawn at random."""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A candidate and what came of it."""
-
-    candidate: Candidate
-    score: float | None
-    """Higher is better; None: it failed."""
+_SAMPLES, _DRAWN = 6, 48
+"""Of TPE, and at random, for one proposal."""
 
 
 def need_optuna() -> None:
@@ -40,24 +33,20 @@ def need_optuna() -> None:
         raise UserError("bench tune needs Optuna", advice="pip install 'enginebench[tune]'") from None
 
 
-def propose(space: Space, tried: Sequence[Tried], seed: int) -> Candidate | None:
-    """The next candidate; None: all have been tried."""
-    seen = {each.candidate for each in tried}
-    if space.default not in seen:
+def propose(space: Space, tried: Sequence[Seen], seed: int) -> Candidate | None:
+    """The next candidate, which may have been tried before; None: none works."""
+    if all(each.candidate != space.default for each in tried):
         return space.default
     if (change := _next_change(space, tried)) is not None:
         return change
-    if len(seen) >= space.size:
-        return None
-    return _sampled(space, tried, seen, seed) or _drawn(space, seen, seed + len(tried))
+    expected = estimates(tried, sampled(space, tried, seed))
+    return max(expected, key=lambda each: expected[each].mean + expected[each].deviation, default=None)
 
 
-def _next_change(space: Space, tried: Sequence[Tried]) -> Candidate | None:
+def _next_change(space: Space, tried: Sequence[Seen]) -> Candidate | None:
     """The first value of an option that was in no trial yet, with everything else as in the best trial."""
-    known = [each for each in tried if each.score is not None]
-    if not known:
-        return None
-    best = max(known, key=lambda each: each.score or 0.0).candidate
+    expected = estimates(tried)
+    best = max(expected, key=lambda each: expected[each].mean, default=space.default)
     seen = {each.candidate for each in tried}
     for place, size in enumerate(space.sizes):
         used = {each.candidate[place] for each in tried}
@@ -69,7 +58,8 @@ def _next_change(space: Space, tried: Sequence[Tried]) -> Candidate | None:
     return None
 
 
-def _sampled(space: Space, tried: Sequence[Tried], seen: set[Candidate], seed: int) -> Candidate | None:
+def sampled(space: Space, tried: Sequence[Seen], seed: int) -> list[Candidate]:
+    """Candidates that can run, as TPE samples them after these trials, and others at random: a model of few trials is narrow."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -87,21 +77,8 @@ def _sampled(space: Space, tried: Sequence[Tried], seen: set[Candidate], seed: i
         for each in tried
         if each.score is not None
     )
-    for _ in range(_TRIES):
-        trial = study.ask(spread)
-        candidate = tuple(int(trial.params[name]) for name in names)
-        if candidate not in seen and not space.refusal(candidate):
-            return candidate
-    return None
-
-
-def _drawn(space: Space, seen: set[Candidate], seed: int) -> Candidate | None:
-    """Any candidate that can run; of a small space certainly one, if there is one."""
-    rng = random.Random(seed)  # noqa: S311  # no secret
-    for _ in range(20 * _TRIES):
-        candidate = tuple(rng.randrange(size) for size in space.sizes)
-        if candidate not in seen and not space.refusal(candidate):
-            return candidate
-    if space.count() is None:
-        return None
-    return next((each for each in space.all() if each not in seen and not space.refusal(each)), None)
+    asked = [study.ask(spread).params for _ in range(_SAMPLES)]
+    rng = random.Random(seed + len(tried))  # noqa: S311  # no secret
+    drawn = [tuple(rng.randrange(size) for size in space.sizes) for _ in range(_DRAWN)]
+    found = dict.fromkeys([*(tuple(int(each[name]) for name in names) for each in asked), *drawn])
+    return [each for each in found if not space.refusal(each)]

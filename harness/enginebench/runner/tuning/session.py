@@ -54,8 +54,8 @@ def tuning_of(plan: Plan, *, budget_s: float, goal: str | None = None, seed: int
     keys = tuple(tuple(load_key(load) for load in space.loads) for space in able)
     spec = Spec(figure, higher, budget_s, tuple(space.base for space in able), names, keys, seed)
     contestants = tuple(Contestant(Race(space, budget_s, seed), space.loads) for space in able)
-    first = tuple(cell for its in contestants for cell in its.trial(its.race.space.default, 0))
-    scenario = replace(plan.scenario, name=f"{plan.scenario.name}-tune"[:100], repeats=1, auto=None, parity=None)
+    first = tuple(cell for its in contestants for cell in its.trial(its.race.space.default, 0, 0))
+    scenario = replace(plan.scenario, name=f"{plan.scenario.name}-tune"[:100], repeats=1, auto=None, parity=None, quality=None)
     tuning = replace(plan, scenario=scenario, cells=first, skipped={}, purpose=stored_spec(spec))
     return Tuning(tuning, TuningGrowth(spec, contestants), tuple(able), figure)
 

