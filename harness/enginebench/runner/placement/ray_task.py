@@ -81,7 +81,8 @@ def _ip() -> Any:
     """Address at which other nodes reach this one, as Ray knows it."""
     import ray
 
-    return ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    util: Any = ray.util  # typed where Ray is installed, and this function of it is not
+    return util.get_node_ip_address()
 
 
 def _env() -> dict[str, str]:
