@@ -15,11 +15,13 @@ class NodeStart:
     """A node of an engine that spans several, besides the first."""
 
     name: str
+    """As the placement calls it."""
     address: str
     """At which the others reach it."""
     install: Install | None = None
     """The installation of the engine there."""
     packages: Mapping[str, str] = field(default_factory=dict)
+    """Packages of that installation and their versions."""
     machine: Mapping[str, JSON] = field(default_factory=dict)
     """Facts about it."""
 
