@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import math
 import subprocess
 import sys
 from collections.abc import Callable
