@@ -12,16 +12,16 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Connection, answer_challenge, deliver_challenge, wait
+from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
+from enginebench.machine import peer
+
 CONNECT_S: Final = 10.0
-SILENCE_S: Final = 30.0
+SILENCE_S: Final = float(peer.SILENCE_S)
 """A message that began must go on within this time, and what was sent must be acknowledged."""
 _FIRST_BYTES: Final = 1 << 16
 """Longest message before the other end has proven itself, and of its first one after that."""
-_KEEPALIVE: Final = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": int(SILENCE_S * 1000)}
-"""So that a host without power is noticed."""
 
 LOST: Final = (OSError, EOFError)
 """What every method may raise when the connection is broken, or the other end does not keep to the protocol."""
@@ -39,15 +39,10 @@ class Channel:
 
     def __init__(self, connected: socket.socket) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        peer.watch_silence(connected)
         for limit in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             connected.setsockopt(socket.SOL_SOCKET, limit, struct.pack("@ll", int(SILENCE_S), 0))
-        for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):
-                connected.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        self.local_host: str = _plain(connected.getsockname()[0])
-        """Address of this machine by which the other one reaches it."""
-        self.peer: str = _plain(connected.getpeername()[0])
+        self.local_host, self.peer = peer.addresses(connected)
         connected.settimeout(None)  # of Python's own; the limits above stay
         self._pipe = Connection(connected.detach())
 
@@ -58,10 +53,8 @@ class Channel:
     def prove(self, token: str, *, accepted: bool) -> None:
         """Prove to the other end that this one has the token, and let it do the same. accepted: this end was connected to. A
         PermissionError if it has another one, or speaks something else."""
-        steps = [deliver_challenge, answer_challenge] if accepted else [answer_challenge, deliver_challenge]
         try:
-            for step in steps:
-                step(self._pipe, token.encode())
+            peer.exchange_proofs(self._pipe, token.encode(), asks_first=accepted)
         except (AuthenticationError, AssertionError):  # AssertionError: it speaks something else
             raise PermissionError("the tokens differ") from None
 
@@ -88,8 +81,3 @@ class Channel:
 
     def close(self) -> None:
         self._pipe.close()
-
-
-def _plain(address: str) -> str:
-    """An IPv4 address that came through an IPv6 socket as such."""
-    return address.removeprefix("::ffff:")

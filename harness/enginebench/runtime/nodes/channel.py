@@ -8,14 +8,14 @@ import socket
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
+
+from enginebench.machine import peer
 
 Message: TypeAlias = Mapping[str, Any]
 
 MOST_BYTES = 64 << 20
-SILENT_S = 30
-"""After so long without an answer of its kernel the other node counts as lost."""
 
 
 class NodeLost(Exception):  # noqa: N818  # an event
@@ -27,18 +27,15 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(None)
-        _watch_silence(sock)
-        self.own: str = sock.getsockname()[0]
-        """Address at which the other end reaches this one."""
-        self.peer: str = sock.getpeername()[0]
+        peer.watch_silence(sock)
+        self.own, self.peer = peer.addresses(sock)
         self._connection = Connection(sock.detach())
         self._sending = threading.Lock()
 
     def prove(self, key: bytes, *, first: bool) -> None:
         """Exchange proofs; first: whether this end asks first. Raises AuthenticationError, or NodeLost."""
         try:
-            for asks in (first, not first):
-                (deliver_challenge if asks else answer_challenge)(self._connection, key)
+            peer.exchange_proofs(self._connection, key, asks_first=first)
         except (EOFError, OSError) as error:
             raise NodeLost(str(error)) from None
 
@@ -76,11 +73,3 @@ def connect(host: str, port: int, key: bytes, timeout_s: float) -> Channel:
         channel.close()
         raise
     return channel
-
-
-def _watch_silence(sock: socket.socket) -> None:
-    """A node that loses its power sends no end of the connection."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", SILENT_S * 1000)):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
